@@ -1,0 +1,103 @@
+//! What the kernel half and the user half of `sslsess` say to each other.
+//!
+//! Everything here crosses the boundary as bytes: `repr(C)`, fixed widths, no
+//! `bool`, no `enum`, and no padding that is not a named field. The sizes are
+//! asserted at compile time, because the two halves are built by different
+//! compilers.
+#![no_std]
+
+mod block;
+mod event;
+mod record;
+mod spec;
+
+pub use block::{COUNTERS, Counter, MirroredBlock};
+pub use event::{EventKind, LifecycleEvent};
+pub use record::{ContextKey, ContextRecord, record_flags};
+pub use spec::{Action, BlockLayout, NO_FIELD, ProbeSpec, Register, argument_flags};
+
+/// Names of maps, programs and globals, as they stand in the BPF object.
+pub mod names {
+    /// Hash: [`ContextKey`](crate::ContextKey) to [`ContextRecord`](crate::ContextRecord).
+    pub const CONTEXTS: &str = "CONTEXTS";
+    /// Hash: tgid to the number of records ever made for it; says which exits matter.
+    pub const PROCESSES: &str = "PROCESSES";
+    /// Array: probe cookie to [`ProbeSpec`](crate::ProbeSpec).
+    pub const PROBE_SPECS: &str = "PROBE_SPECS";
+    /// Ring buffer of [`LifecycleEvent`](crate::LifecycleEvent).
+    pub const LIFECYCLE: &str = "LIFECYCLE";
+    /// Per-CPU array: [`Loss`](crate::Loss) to the number of times it happened.
+    pub const LOSSES: &str = "LOSSES";
+
+    /// The one uprobe program.
+    pub const PROBE_POINT: &str = "probe_point";
+    /// `sched_process_exit` where it says whether the whole group is dead (6.16).
+    pub const PROCESS_EXIT: &str = "process_exit";
+    /// `sched_process_exit` before 6.16.
+    pub const THREAD_EXIT: &str = "thread_exit";
+    /// `sched_process_exec`.
+    pub const PROCESS_EXEC: &str = "process_exec";
+    /// `sched_process_fork`.
+    pub const PROCESS_FORK: &str = "process_fork";
+    /// `sched_prepare_exec` (6.10): the old memory is still there.
+    pub const PREPARE_EXEC: &str = "prepare_exec";
+
+    /// Offset of `task_struct.group_leader`, 0 where unknown.
+    pub const TASK_GROUP_LEADER: &str = "TASK_GROUP_LEADER";
+    /// Offset of `task_struct.start_boottime`, 0 where unknown.
+    pub const TASK_START_BOOTTIME: &str = "TASK_START_BOOTTIME";
+    /// Offset of `task_struct.tgid`, 0 where unknown.
+    pub const TASK_TGID: &str = "TASK_TGID";
+    /// Offset of `task_struct.mm`, 0 where unknown.
+    pub const TASK_MM: &str = "TASK_MM";
+}
+
+/// Things that were lost or refused in the kernel, counted where it happened.
+///
+/// A plain `u32` index into the map `LOSSES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// A context was not recorded because `CONTEXTS` was full.
+    ContextsFull = 0,
+    /// A life-cycle event was not sent because the ring buffer was full.
+    RingFull = 1,
+    /// The memory of a context could not be read at a probe.
+    ReadFailed = 2,
+    /// A probe of another image hit a context, and was ignored.
+    ForeignImage = 3,
+    /// A probe fired whose cookie selects no probe point.
+    UnknownProbe = 4,
+    /// The final values of a context were overwritten by a new context at its
+    /// address before the agent could collect them.
+    FinalOverwritten = 5,
+    /// Two CPUs kept changing one context; the copy may be older than its time.
+    Unsettled = 6,
+}
+
+impl Loss {
+    /// Every loss, in the order of its index.
+    pub const ALL: [Self; 7] = [
+        Self::ContextsFull,
+        Self::RingFull,
+        Self::ReadFailed,
+        Self::ForeignImage,
+        Self::UnknownProbe,
+        Self::FinalOverwritten,
+        Self::Unsettled,
+    ];
+
+    /// The name that metrics give it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ContextsFull => "contexts_full",
+            Self::RingFull => "ring_full",
+            Self::ReadFailed => "read_failed",
+            Self::ForeignImage => "foreign_image",
+            Self::UnknownProbe => "unknown_probe",
+            Self::FinalOverwritten => "final_overwritten",
+            Self::Unsettled => "unsettled",
+        }
+    }
+}

@@ -1,0 +1,57 @@
+use core::mem::size_of;
+
+use crate::{BlockLayout, MirroredBlock};
+
+/// Which context of which process: the key of the map `CONTEXTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ContextKey {
+    /// Thread group id in the initial pid namespace.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Address of the `SSL_CTX` in that process.
+    pub address: u64,
+}
+
+const _: () = assert!(size_of::<ContextKey>() == 16);
+
+/// What is known in the kernel of one live context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ContextRecord {
+    /// `start_boottime` of the thread group's leader, nanoseconds of
+    /// `CLOCK_BOOTTIME`; 0 where the kernel's layout could not be learnt.
+    pub process_start_ns: u64,
+    /// When the record was made, nanoseconds of `CLOCK_MONOTONIC`; tells two
+    /// contexts at one address apart.
+    pub born_ns: u64,
+    /// Just before the block was read, nanoseconds of `CLOCK_MONOTONIC`.
+    pub observed_ns: u64,
+    /// How many probes have hit this context.
+    pub hits: u64,
+    /// The values at `observed_ns`.
+    pub block: MirroredBlock,
+    /// The image whose probe made the record; no other image may change it.
+    pub image: u32,
+    /// See [`record_flags`].
+    pub flags: u32,
+    /// `comm` of the thread that was seen first.
+    pub comm: [u8; 16],
+    /// Where this context's fields are: what the image's probes know, kept for
+    /// looks that no probe of the image causes (exit, exec, fork).
+    pub layout: BlockLayout,
+}
+
+const _: () = assert!(size_of::<ContextRecord>() == 128);
+
+/// Bits of [`ContextRecord::flags`].
+pub mod record_flags {
+    /// `block.number` was read.
+    pub const NUMBER_KNOWN: u32 = 1 << 0;
+    /// `block.references` was read.
+    pub const REFERENCES_KNOWN: u32 = 1 << 1;
+    /// The context is gone and these are its last values; they stay in the map
+    /// because the event that carries them could not be sent.
+    pub const ENDED: u32 = 1 << 2;
+}

@@ -1,0 +1,96 @@
+use core::mem::size_of;
+
+/// An offset that is not known, or does not apply.
+pub const NO_FIELD: u32 = u32::MAX;
+
+/// Where the fields of an `SSL_CTX` are, as far as the kernel half needs them.
+///
+/// Byte offsets from the start of the `SSL_CTX`; [`NO_FIELD`] where unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockLayout {
+    /// The first of the eleven consecutive counters.
+    pub counters: u32,
+    /// `references`.
+    pub references: u32,
+    /// `sessions`, the pointer to the internal cache's hash.
+    pub sessions: u32,
+    /// `num_items`, from the start of that hash.
+    pub num_items: u32,
+}
+
+/// What a probe point does. A plain `u8` on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// Copy the block.
+    Mirror = 1,
+    /// Copy the block, and if no reference is left, report the context's end.
+    MirrorOrEnd = 2,
+}
+
+/// Bits of [`ProbeSpec::argument`].
+pub mod argument_flags {
+    /// The register holds a connection; the context is what stands at
+    /// `displacement` from it.
+    pub const DEREFERENCE: u8 = 1 << 0;
+    /// What is found is an `SSL_CTX` beyond doubt, and may make a new record.
+    pub const CREATES: u8 = 1 << 1;
+}
+
+/// A general register of x86-64, in the order of its encoding.
+///
+/// A plain `u8` on the wire. The stack pointer is not among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "a register's name is all there is to say")]
+pub enum Register {
+    Rax = 0,
+    Rcx = 1,
+    Rdx = 2,
+    Rbx = 3,
+    Rbp = 5,
+    Rsi = 6,
+    Rdi = 7,
+    R8 = 8,
+    R9 = 9,
+    R10 = 10,
+    R11 = 11,
+    R12 = 12,
+    R13 = 13,
+    R14 = 14,
+    R15 = 15,
+}
+
+/// A probe point, as data: the map `PROBE_SPECS`, selected by the probe's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProbeSpec {
+    /// The image that this point belongs to; 0 means that there is no such point.
+    pub image: u32,
+    /// An [`Action`].
+    pub action: u8,
+    /// A [`Register`].
+    pub register: u8,
+    /// See [`argument_flags`].
+    pub argument: u8,
+    /// Zero.
+    pub pad: u8,
+    /// From what the register holds to the field that holds the context.
+    pub displacement: i32,
+    /// Where the fields of the context are.
+    pub layout: BlockLayout,
+}
+
+const _: () = assert!(size_of::<ProbeSpec>() == 28);
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: each of these is `repr(C)`, made of integers only, and has no
+    // padding that is not a field: any bytes are a valid value.
+    unsafe impl aya::Pod for super::ProbeSpec {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::ContextKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::ContextRecord {}
+}

@@ -1,0 +1,266 @@
+//! Ends of contexts and processes, and forks.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use probe_common::{
+    ContextKey, ContextRecord, EventKind, LifecycleEvent, Loss, MirroredBlock, ProbeSpec,
+    record_flags,
+};
+
+use crate::{
+    maps::{CONTEXTS, LIFECYCLE, PROCESSES, count},
+    mirror::{self, current_tgid, now},
+    task::{self, Task},
+};
+
+/// Sends one event; says whether there was room.
+#[inline(always)]
+pub fn send(kind: EventKind, at_ns: u64, key: &ContextKey, record: &ContextRecord) -> bool {
+    let Some(mut entry) = LIFECYCLE.reserve::<LifecycleEvent>(0) else {
+        count(Loss::RingFull);
+        return false;
+    };
+    entry.write(LifecycleEvent { kind: kind as u32, pad: 0, at_ns, key: *key, record: *record });
+    entry.submit(0);
+    true
+}
+
+/// Sends an event that is about a process only.
+#[inline(always)]
+fn send_process(kind: EventKind, tgid: u32) {
+    let Some(mut entry) = LIFECYCLE.reserve::<LifecycleEvent>(0) else {
+        count(Loss::RingFull);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as an event, and all of it is written.
+    unsafe {
+        core::ptr::write_bytes(event.cast::<u64>(), 0, size_of::<LifecycleEvent>() / 8);
+        (*event).kind = kind as u32;
+        (*event).at_ns = now();
+        (*event).key.tgid = tgid;
+    }
+    entry.submit(0);
+}
+
+/// The last reference to a context is gone, and nothing is freed yet.
+///
+/// Where the agent cannot be told, the values stay in the map, marked as final:
+/// it finds them when it next reads the map.
+#[inline(always)]
+pub fn context_freed(
+    spec: &ProbeSpec,
+    key: &ContextKey,
+    known: Option<*mut ContextRecord>,
+    at: u64,
+    block: MirroredBlock,
+    flags: u32,
+) {
+    let Some(record) = known else {
+        // Seen for the first time in its last moment: its values are as good
+        // as any.
+        if let Some(record) = mirror::fresh_record(spec, key.address) {
+            send(EventKind::ContextFreed, at, key, &record);
+        }
+        return;
+    };
+    // SAFETY: a value of the map; it stays valid while this program runs.
+    let record = unsafe { &mut *record };
+    if record.image != spec.image {
+        count(Loss::ForeignImage);
+        return;
+    }
+    record.block = block;
+    record.flags = flags;
+    record.observed_ns = at;
+    record.hits += 1;
+    if send(EventKind::ContextFreed, at, key, record) {
+        let _ = CONTEXTS.remove(key);
+    } else {
+        record.flags |= record_flags::ENDED;
+    }
+}
+
+/// What a walk over the map does with the contexts of one process.
+#[repr(C)]
+struct Walk {
+    tgid: u32,
+    /// For a fork: the child.
+    child: u32,
+    child_start_ns: u64,
+}
+
+type Visit = extern "C" fn(*mut c_void, *const ContextKey, *mut ContextRecord, *mut Walk) -> i64;
+
+/// Visits every context of every process; the visitor picks its own.
+#[inline(always)]
+fn for_each_context(visit: Visit, walk: &mut Walk) {
+    // SAFETY: the map, a function of the shape that the kernel expects for a
+    // hash, and a context that lives on this stack until the walk ends.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const CONTEXTS).cast_mut().cast(),
+            visit as *mut c_void,
+            core::ptr::from_mut(walk).cast(),
+            0,
+        );
+    }
+}
+
+/// The current process ends, and its memory is still there (6.16).
+#[inline(always)]
+pub fn process_ended() {
+    let tgid = current_tgid();
+    if PROCESSES.get_ptr(tgid).is_none() {
+        return;
+    }
+    for_each_context(end_by_exit, &mut Walk { tgid, child: 0, child_start_ns: 0 });
+    let _ = PROCESSES.remove(tgid);
+}
+
+extern "C" fn end_by_exit(
+    _map: *mut c_void,
+    key: *const ContextKey,
+    record: *mut ContextRecord,
+    walk: *mut Walk,
+) -> i64 {
+    // SAFETY: the kernel hands over the map's key and value, and our `Walk`.
+    let (key, record, walk) = unsafe { (&*key, &mut *record, &*walk) };
+    if key.tgid != walk.tgid || record.flags & record_flags::ENDED != 0 {
+        return 0;
+    }
+    let at = now();
+    let kind = match mirror::read_block(&record.layout, key.address) {
+        Some((block, flags)) => {
+            record.block = block;
+            record.flags = flags;
+            record.observed_ns = at;
+            EventKind::ExitFinal
+        }
+        None => EventKind::ExitMirrored,
+    };
+    finish(kind, at, key, record);
+    0
+}
+
+/// Reports an end, and forgets the context or marks it.
+#[inline(always)]
+fn finish(kind: EventKind, at: u64, key: &ContextKey, record: &mut ContextRecord) {
+    if send(kind, at, key, record) {
+        let key = *key;
+        let _ = CONTEXTS.remove(key);
+    } else {
+        record.flags |= record_flags::ENDED;
+    }
+}
+
+/// A thread of the current process ends, on a kernel that tells no more.
+#[inline(always)]
+pub fn thread_ended() {
+    let tgid = current_tgid();
+    if PROCESSES.get_ptr(tgid).is_some() {
+        send_process(EventKind::ThreadExit, tgid);
+    }
+}
+
+/// The current process executed another program.
+#[inline(always)]
+pub fn process_executed() {
+    let tgid = current_tgid();
+    if PROCESSES.get_ptr(tgid).is_some() {
+        for_each_context(end_by_exec, &mut Walk { tgid, child: 0, child_start_ns: 0 });
+        let _ = PROCESSES.remove(tgid);
+    }
+    send_process(EventKind::ProcessExec, tgid);
+}
+
+extern "C" fn end_by_exec(
+    _map: *mut c_void,
+    key: *const ContextKey,
+    record: *mut ContextRecord,
+    walk: *mut Walk,
+) -> i64 {
+    // SAFETY: the kernel hands over the map's key and value, and our `Walk`.
+    let (key, record, walk) = unsafe { (&*key, &mut *record, &*walk) };
+    if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
+        finish(EventKind::ExecMirrored, now(), key, record);
+    }
+    0
+}
+
+/// Looks at every context of the current process once more.
+#[inline(always)]
+pub fn refresh_current() {
+    let tgid = current_tgid();
+    if PROCESSES.get_ptr(tgid).is_some() {
+        for_each_context(refresh, &mut Walk { tgid, child: 0, child_start_ns: 0 });
+    }
+}
+
+extern "C" fn refresh(
+    _map: *mut c_void,
+    key: *const ContextKey,
+    record: *mut ContextRecord,
+    walk: *mut Walk,
+) -> i64 {
+    // SAFETY: the kernel hands over the map's key and value, and our `Walk`.
+    let (key, record, walk) = unsafe { (&*key, &mut *record, &*walk) };
+    if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
+        let _ = mirror::observe(record, key.address);
+    }
+    0
+}
+
+/// The current process made a child. Runs in the parent, before the child does.
+#[inline(always)]
+pub fn process_forked(parent: Task, child: Task) {
+    let _ = inherit(parent, child);
+}
+
+#[inline(always)]
+fn inherit(parent: Task, child: Task) -> Option<()> {
+    let tgid = current_tgid();
+    PROCESSES.get_ptr(tgid)?;
+    // A thread has the parent's contexts, not a copy; so has, until it execs,
+    // the child of a vfork.
+    let child_tgid = task::tgid(child)?;
+    if child_tgid == tgid || task::memory(parent)? == task::memory(child)? {
+        return None;
+    }
+    let child_start_ns = task::process_start(child)?;
+    PROCESSES.insert(child_tgid, 1, 0).ok()?;
+    for_each_context(inherit_one, &mut Walk { tgid, child: child_tgid, child_start_ns });
+    Some(())
+}
+
+extern "C" fn inherit_one(
+    _map: *mut c_void,
+    key: *const ContextKey,
+    record: *mut ContextRecord,
+    walk: *mut Walk,
+) -> i64 {
+    // SAFETY: the kernel hands over the map's key and value, and our `Walk`.
+    let (key, record, walk) = unsafe { (&*key, &*record, &*walk) };
+    if key.tgid != walk.tgid || record.flags & record_flags::ENDED != 0 {
+        return 0;
+    }
+    let at = now();
+    let Some((block, flags)) = mirror::read_block(&record.layout, key.address) else {
+        return 0;
+    };
+    let mut inherited = *record;
+    inherited.process_start_ns = walk.child_start_ns;
+    inherited.born_ns = at;
+    inherited.observed_ns = at;
+    inherited.hits = 0;
+    inherited.block = block;
+    inherited.flags = flags;
+    let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
+    if CONTEXTS.insert(child, inherited, 0).is_err() {
+        count(Loss::ContextsFull);
+        return 0;
+    }
+    send(EventKind::ContextInherited, at, &child, &inherited);
+    0
+}

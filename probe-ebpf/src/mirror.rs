@@ -1,0 +1,183 @@
+//! The one place that reads a target's block.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
+    },
+    programs::ProbeContext,
+};
+use aya_log_ebpf::warn;
+use probe_common::{
+    Action, BlockLayout, ContextKey, ContextRecord, EventKind, Loss, MirroredBlock, NO_FIELD,
+    ProbeSpec, argument_flags, record_flags,
+};
+
+use crate::{
+    argument, lifecycle,
+    maps::{CONTEXTS, PROBE_SPECS, PROCESSES, count},
+    task,
+};
+
+/// How often a value is written again because it changed meanwhile.
+const SETTLE_ATTEMPTS: usize = 4;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The thread group that runs this program.
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Handles the hit of any probe point.
+#[inline(always)]
+pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
+    // SAFETY: the program's own context.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    let Some(spec) = PROBE_SPECS.get(cookie as u32).filter(|spec| spec.image != 0) else {
+        count(Loss::UnknownProbe);
+        return None;
+    };
+    let address = argument::context_address(ctx, spec)?;
+    let key = ContextKey { tgid: current_tgid(), pad: 0, address };
+
+    let known = CONTEXTS.get_ptr_mut(key);
+    if spec.action == Action::MirrorOrEnd as u8 {
+        let at = now();
+        let (block, flags) = read_block(&spec.layout, address)?;
+        if flags & record_flags::REFERENCES_KNOWN != 0 && block.references == 0 {
+            lifecycle::context_freed(spec, &key, known, at, block, flags);
+            return Some(());
+        }
+    }
+    match known {
+        Some(record) => {
+            // SAFETY: a value of the map; it stays valid while this program runs.
+            let record = unsafe { &mut *record };
+            if record.flags & record_flags::ENDED != 0 {
+                // The agent has not collected this one, and now its address
+                // is in use again.
+                count(Loss::FinalOverwritten);
+                let _ = CONTEXTS.remove(key);
+                return create(ctx, spec, &key);
+            }
+            if record.image != spec.image {
+                count(Loss::ForeignImage);
+                return None;
+            }
+            record.hits += 1;
+            observe(record, address)
+        }
+        None if spec.argument & argument_flags::CREATES != 0 => create(ctx, spec, &key),
+        None => None,
+    }
+}
+
+/// Brings a record up to date with the process that runs.
+///
+/// Two CPUs can do this for one context at the same time. Each reads the block
+/// again after it has written, and writes again if it changed: whoever writes
+/// last has seen, after the write, that the record says what the memory says,
+/// and every later change comes with a probe of its own. So the record is right
+/// when the context comes to rest, without a lock and without a copy per CPU.
+#[inline(always)]
+pub fn observe(record: &mut ContextRecord, address: u64) -> Option<()> {
+    let mut written = false;
+    for _ in 0..SETTLE_ATTEMPTS {
+        let at = now();
+        let (block, flags) = read_block(&record.layout, address)?;
+        // Volatile, here and below: another CPU may write the same value.
+        // SAFETY: the reference is valid; any bytes are a valid block.
+        if written && unsafe { core::ptr::read_volatile(&raw const record.block) } == block {
+            return Some(());
+        }
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut record.block, block) };
+        record.flags = flags;
+        record.observed_ns = at;
+        written = true;
+    }
+    count(Loss::Unsettled);
+    Some(())
+}
+
+#[inline(always)]
+fn create(ctx: &ProbeContext, spec: &ProbeSpec, key: &ContextKey) -> Option<()> {
+    let record = fresh_record(spec, key.address)?;
+    if PROCESSES.insert(key.tgid, 1, 0).is_err() || CONTEXTS.insert(key, record, 0).is_err() {
+        count(Loss::ContextsFull);
+        warn!(ctx, "no room for context {:x} of process {}", key.address, key.tgid);
+        return None;
+    }
+    lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
+    // A second CPU may have made the same record just now; both settle it.
+    let record = CONTEXTS.get_ptr_mut(key)?;
+    // SAFETY: a value of the map; it stays valid while this program runs.
+    observe(unsafe { &mut *record }, key.address)
+}
+
+/// A record of a context that is seen for the first time.
+#[inline(always)]
+pub fn fresh_record(spec: &ProbeSpec, address: u64) -> Option<ContextRecord> {
+    let at = now();
+    let (block, flags) = read_block(&spec.layout, address)?;
+    Some(ContextRecord {
+        process_start_ns: task::current_process_start().unwrap_or(0),
+        born_ns: at,
+        observed_ns: at,
+        hits: 1,
+        block,
+        image: spec.image,
+        flags,
+        comm: bpf_get_current_comm().unwrap_or([0; 16]),
+        layout: spec.layout,
+    })
+}
+
+/// Reads what an `SSL_CTX` of the current process says of itself, and which of
+/// the optional fields could be read (`record_flags`).
+#[inline(always)]
+pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, u32)> {
+    let mut block = MirroredBlock { counters: [0; 11], references: 0, number: 0 };
+    let mut flags = 0;
+    let counters = address.wrapping_add(u64::from(layout.counters));
+    if layout.references == layout.counters + 44 {
+        // Where they stand in every build seen: one read for both.
+        let both: [i32; 12] = read(counters)?;
+        block.counters.copy_from_slice(&both[..11]);
+        block.references = both[11];
+        flags |= record_flags::REFERENCES_KNOWN;
+    } else {
+        block.counters = read(counters)?;
+        if layout.references != NO_FIELD {
+            block.references = read(address.wrapping_add(u64::from(layout.references)))?;
+            flags |= record_flags::REFERENCES_KNOWN;
+        }
+    }
+    if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
+        let sessions: u64 = read(address.wrapping_add(u64::from(layout.sessions)))?;
+        // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
+        if sessions != 0 {
+            block.number = read(sessions.wrapping_add(u64::from(layout.num_items)))?;
+        }
+        flags |= record_flags::NUMBER_KNOWN;
+    }
+    Some((block, flags))
+}
+
+#[inline(always)]
+fn read<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address itself; a bad one is an `Err`.
+    let value = unsafe { bpf_probe_read_user(address as *const T) };
+    if value.is_err() {
+        count(Loss::ReadFailed);
+    }
+    value.ok()
+}
