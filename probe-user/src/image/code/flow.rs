@@ -1,0 +1,344 @@
+//! A function's instructions, which leads to which, and which assignments of a
+//! register can reach a place.
+//!
+//! Everything errs to one side: an edge too many makes a proof fail, an edge
+//! too few would make it wrong.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
+
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind, Register,
+};
+
+use super::{
+    CodeSource,
+    x86_64::{CALLER_SAVED, general_register},
+};
+
+/// Entries of a jump table that are read at most.
+const MAX_TABLE: usize = 1024;
+
+/// Where a register's value at some place may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// From the function's caller.
+    Entry,
+    /// From the instruction at this address.
+    Assignment(u64),
+    /// From code that is not part of the function as it is known.
+    Outside,
+}
+
+/// Why a function's flow of control is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowProblem {
+    /// The bytes there are not an instruction, or it crosses the function's end.
+    NotAnInstruction(u64),
+    /// A jump leads into the middle of an instruction.
+    MisalignedTarget(u64),
+    /// A jump goes to an address that is computed in a way that is not known.
+    UnknownJump(u64),
+}
+
+/// A function, decoded from its start to its end.
+pub struct Function {
+    range: Range<u64>,
+    instructions: Vec<Instruction>,
+    /// For each instruction, the instructions that can come before it.
+    predecessors: Vec<Vec<usize>>,
+    /// For each instruction, whether control can come from elsewhere.
+    from_outside: Vec<bool>,
+    info: Vec<Assigned>,
+}
+
+/// Which general registers an instruction assigns, as bits.
+#[derive(Clone, Copy, Default)]
+struct Assigned(u32);
+
+impl Assigned {
+    fn has(self, register: usize) -> bool {
+        self.0 >> register & 1 == 1
+    }
+}
+
+/// Decodes the instructions of a range, one behind the other.
+///
+/// # Errors
+///
+/// At the first thing that is not an instruction.
+pub fn decode(source: &dyn CodeSource, range: &Range<u64>) -> Result<Vec<Instruction>, FlowProblem> {
+    let code = source
+        .code(range.start)
+        .and_then(|code| code.get(..(range.end - range.start) as usize))
+        .ok_or(FlowProblem::NotAnInstruction(range.start))?;
+    let mut decoder = Decoder::with_ip(64, code, range.start, DecoderOptions::NONE);
+    let mut instructions = Vec::with_capacity(code.len() / 4);
+    while decoder.can_decode() {
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return Err(FlowProblem::NotAnInstruction(instruction.ip()));
+        }
+        instructions.push(instruction);
+    }
+    Ok(instructions)
+}
+
+impl Function {
+    /// Decodes a function and finds its edges.
+    ///
+    /// `outside` holds the addresses that code of other functions jumps to.
+    ///
+    /// # Errors
+    ///
+    /// If the function's flow of control cannot be known.
+    pub fn new(
+        source: &dyn CodeSource,
+        range: Range<u64>,
+        outside: &HashSet<u64>,
+    ) -> Result<Self, FlowProblem> {
+        let instructions = decode(source, &range)?;
+        let mut function = Self {
+            predecessors: vec![Vec::new(); instructions.len()],
+            from_outside: instructions
+                .iter()
+                .map(|i| i.ip() != range.start && outside.contains(&i.ip()))
+                .collect(),
+            info: instructions.iter().map(assigned).collect(),
+            instructions,
+            range,
+        };
+        let tables = function.jump_tables(source);
+        for from in 0..function.instructions.len() {
+            function.connect(from, &tables)?;
+        }
+        Ok(function)
+    }
+
+    fn connect(&mut self, from: usize, tables: &BTreeSet<u64>) -> Result<(), FlowProblem> {
+        let instruction = self.instructions[from];
+        let falls = match instruction.flow_control() {
+            FlowControl::UnconditionalBranch => {
+                self.jump(from, instruction.near_branch_target())?;
+                false
+            }
+            FlowControl::ConditionalBranch => {
+                self.jump(from, instruction.near_branch_target())?;
+                true
+            }
+            FlowControl::IndirectBranch => {
+                // Without a table in the function this is a tail call; a table
+                // that is not found must not be taken for one.
+                if instruction.op0_kind() == OpKind::Memory
+                    && instruction.memory_index() != Register::None
+                {
+                    return Err(FlowProblem::UnknownJump(instruction.ip()));
+                }
+                for target in tables {
+                    self.jump(from, *target)?;
+                }
+                false
+            }
+            FlowControl::Return | FlowControl::Exception => false,
+            _ => true,
+        };
+        if falls && from + 1 < self.instructions.len() {
+            self.predecessors[from + 1].push(from);
+        }
+        Ok(())
+    }
+
+    fn jump(&mut self, from: usize, target: u64) -> Result<(), FlowProblem> {
+        if self.range.contains(&target) {
+            let to = self.index(target).ok_or(FlowProblem::MisalignedTarget(target))?;
+            self.predecessors[to].push(from);
+        }
+        Ok(())
+    }
+
+    /// Every place that a jump table of this function can lead to.
+    ///
+    /// A table is taken to be at each constant address that the function
+    /// computes, and to go on for as long as its entries lead into the function:
+    /// that is too long at times, and never too short.
+    fn jump_tables(&self, source: &dyn CodeSource) -> BTreeSet<u64> {
+        let mut targets = BTreeSet::new();
+        if !self.instructions.iter().any(|i| i.flow_control() == FlowControl::IndirectBranch) {
+            return targets;
+        }
+        for instruction in &self.instructions {
+            if instruction.mnemonic() != Mnemonic::Lea || !instruction.is_ip_rel_memory_operand() {
+                continue;
+            }
+            let table = instruction.ip_rel_memory_address();
+            if source.code(table).is_some() {
+                continue;
+            }
+            for entry in 0..MAX_TABLE as u64 {
+                let Some(offset) = source.constant(table + entry * 4, 4) else { break };
+                let target = table.wrapping_add(i64::from(offset as u32 as i32) as u64);
+                if self.index(target).is_none() {
+                    break;
+                }
+                targets.insert(target);
+            }
+        }
+        targets
+    }
+
+    /// The function's first address.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.range.start
+    }
+
+    /// The instruction that begins at an address.
+    #[must_use]
+    pub fn at(&self, address: u64) -> Option<&Instruction> {
+        self.index(address).map(|index| &self.instructions[index])
+    }
+
+    /// The instructions, in the order of their addresses.
+    #[must_use]
+    pub fn instructions(&self) -> &[Instruction] {
+        &self.instructions
+    }
+
+    /// Whether `before` is the only instruction from which control comes to `after`.
+    #[must_use]
+    pub fn only_follows(&self, before: u64, after: u64) -> bool {
+        let (Some(before), Some(after)) = (self.index(before), self.index(after)) else {
+            return false;
+        };
+        after != 0 && !self.from_outside[after] && self.predecessors[after] == [before]
+    }
+
+    fn index(&self, address: u64) -> Option<usize> {
+        self.instructions.binary_search_by_key(&address, Instruction::ip).ok()
+    }
+
+    /// Every assignment of a register that can reach a place before the
+    /// instruction there is executed, along any path.
+    #[must_use]
+    pub fn reaching(&self, register: usize, address: u64) -> BTreeSet<Origin> {
+        let mut origins = BTreeSet::new();
+        let Some(start) = self.index(address) else {
+            origins.insert(Origin::Outside);
+            return origins;
+        };
+        let mut seen = vec![false; self.instructions.len()];
+        let mut open = vec![start];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            if self.from_outside[at] {
+                origins.insert(Origin::Outside);
+            }
+            if at == 0 {
+                origins.insert(Origin::Entry);
+            }
+            for &before in &self.predecessors[at] {
+                if self.info[before].has(register) {
+                    origins.insert(Origin::Assignment(self.instructions[before].ip()));
+                } else {
+                    open.push(before);
+                }
+            }
+        }
+        // No path at all leads there: whatever executes it is not known.
+        if origins.is_empty() {
+            origins.insert(Origin::Outside);
+        }
+        origins
+    }
+}
+
+fn assigned(instruction: &Instruction) -> Assigned {
+    let mut bits = 0;
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+        bits = CALLER_SAVED.iter().fold(0, |bits, register| bits | 1 << register);
+    }
+    // Made anew per instruction: it is a small buffer, and functions are few.
+    let mut factory = InstructionInfoFactory::new();
+    for used in factory.info(instruction).used_registers() {
+        let writes = matches!(
+            used.access(),
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+        );
+        if writes && let Some(number) = general_register(used.register()) {
+            bits |= 1 << number;
+        }
+    }
+    Assigned(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(u64, &'static [u8]);
+
+    impl CodeSource for Bytes {
+        fn code(&self, address: u64) -> Option<&[u8]> {
+            self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
+        }
+        fn constant(&self, _: u64, _: usize) -> Option<u64> {
+            None
+        }
+        fn import_at(&self, _: u64) -> Option<&str> {
+            None
+        }
+    }
+
+    fn function(bytes: &'static [u8], outside: &[u64]) -> Result<Function, FlowProblem> {
+        let range = 0x1000..0x1000 + bytes.len() as u64;
+        let outside = outside.iter().copied().collect();
+        Function::new(&Bytes(0x1000, bytes), range, &outside)
+    }
+
+    /// 1000: mov %rdi,%rax / 1003: test %esi,%esi / 1005: je 100a /
+    /// 1007: mov %rdx,%rax / 100a: ret
+    const FORK: &[u8] =
+        &[0x48, 0x89, 0xf8, 0x85, 0xf6, 0x74, 0x03, 0x48, 0x89, 0xd0, 0xc3];
+
+    #[test]
+    fn both_ways_of_a_fork_reach_the_join() {
+        let function = function(FORK, &[]).expect("it decodes");
+        let origins: Vec<_> = function.reaching(0, 0x100a).into_iter().collect();
+        assert_eq!(origins, [Origin::Assignment(0x1000), Origin::Assignment(0x1007)]);
+        assert_eq!(function.reaching(7, 0x100a).into_iter().collect::<Vec<_>>(), [Origin::Entry]);
+    }
+
+    #[test]
+    fn a_jump_from_another_function_is_an_unknown_origin() {
+        let function = function(FORK, &[0x100a]).expect("it decodes");
+        assert!(function.reaching(7, 0x100a).contains(&Origin::Outside));
+        assert!(!function.reaching(7, 0x1007).contains(&Origin::Outside));
+    }
+
+    #[test]
+    fn a_jump_into_an_instruction_is_refused() {
+        // 1000: je 1003 / 1002: mov %rdi,%rax (1003 is in its middle) / 1005: ret
+        let bytes = &[0x74, 0x01, 0x48, 0x89, 0xf8, 0xc3];
+        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::MisalignedTarget(0x1003)));
+    }
+
+    #[test]
+    fn a_call_assigns_what_the_abi_lets_it_change() {
+        // 1000: call 1005 / 1005: ret
+        let function = function(&[0xe8, 0, 0, 0, 0, 0xc3], &[]).expect("it decodes");
+        assert!(function.reaching(7, 0x1005).contains(&Origin::Assignment(0x1000)));
+        assert!(!function.reaching(3, 0x1005).contains(&Origin::Assignment(0x1000)));
+    }
+
+    #[test]
+    fn a_jump_through_a_table_that_is_not_found_is_refused() {
+        // jmp *0x2000(,%rax,8)
+        let bytes = &[0xff, 0x24, 0xc5, 0x00, 0x20, 0x00, 0x00];
+        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1000)));
+    }
+}

@@ -1,0 +1,249 @@
+//! Registers, flags and memory, made of what is known of them.
+
+use std::rc::Rc;
+
+use super::{
+    CodeSource,
+    value::{Base, CallResult, Field, Value, mask, sign_extend},
+};
+
+/// How many general registers a machine can have.
+pub const REGISTERS: usize = 32;
+
+/// What the flags were last set by.
+#[derive(Clone, Debug)]
+pub enum Flags {
+    /// Something that is not followed.
+    Unknown,
+    /// `left - right`.
+    Difference {
+        /// The minuend.
+        left: Value,
+        /// The subtrahend.
+        right: Value,
+        /// Bytes compared.
+        width: u8,
+    },
+    /// The value itself; carry and overflow are clear.
+    Logic {
+        /// The value.
+        value: Value,
+        /// Its bytes.
+        width: u8,
+    },
+    /// The value itself; carry and overflow are not known.
+    Arithmetic {
+        /// The value.
+        value: Value,
+        /// Its bytes.
+        width: u8,
+    },
+}
+
+/// A condition on the flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the conditions' usual names")]
+pub enum Condition {
+    Equal,
+    Negative,
+    Below,
+    BelowOrEqual,
+    Less,
+    LessOrEqual,
+    /// One that is not followed (parity, overflow).
+    Other,
+}
+
+/// A change of memory that is not the stack's, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Increment {
+    /// What was added to.
+    pub field: Field,
+    /// How much.
+    pub amount: Value,
+}
+
+#[derive(Clone, Debug)]
+struct Cell {
+    base: Base,
+    offset: i64,
+    width: u8,
+    value: Value,
+}
+
+/// Registers, flags and memory of one path through a function.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    registers: [Value; REGISTERS],
+    /// What the flags were last set by.
+    pub flags: Flags,
+    cells: Vec<Cell>,
+    /// Read-modify-write changes of memory that is not the stack's.
+    pub increments: Vec<Increment>,
+    /// 64-bit fields that are known not to be null.
+    pub non_null: Vec<Field>,
+}
+
+impl Machine {
+    /// A machine of which nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            registers: [const { Value::Unknown }; REGISTERS],
+            flags: Flags::Unknown,
+            cells: Vec::new(),
+            increments: Vec::new(),
+            non_null: Vec::new(),
+        }
+    }
+
+    /// All 64 bits of a register.
+    #[must_use]
+    pub fn register(&self, number: usize) -> &Value {
+        self.registers.get(number).unwrap_or(&Value::Unknown)
+    }
+
+    /// Sets all 64 bits of a register.
+    pub fn set_register(&mut self, number: usize, value: Value) {
+        if let Some(register) = self.registers.get_mut(number) {
+            *register = value;
+        }
+    }
+
+    /// What stands in memory, extended with zeros.
+    #[must_use]
+    pub fn load(&self, source: &dyn CodeSource, address: &Value, width: u8) -> Value {
+        let (base, offset) = match address {
+            Value::Constant(address) => {
+                if let Some(value) = source.constant(*address, usize::from(width)) {
+                    return Value::Constant(value);
+                }
+                if width == 8
+                    && let Some(name) = source.import_at(*address)
+                {
+                    return Value::Pointer { base: Base::Import(Rc::from(name)), offset: 0 };
+                }
+                (Base::Image, *address as i64)
+            }
+            Value::Pointer { base, offset } => (base.clone(), *offset),
+            Value::Narrow { .. } | Value::Unknown => return Value::Unknown,
+        };
+        for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
+            if cell.offset == offset && cell.width == width {
+                return cell.value.clone();
+            }
+            if cell.offset < offset.saturating_add(i64::from(width))
+                && offset < cell.offset.saturating_add(i64::from(cell.width))
+            {
+                return Value::Unknown;
+            }
+        }
+        // The caller's part of the stack, or a slot that was never written.
+        if base == Base::Stack || !matches!(width, 1 | 2 | 4 | 8) {
+            return Value::Unknown;
+        }
+        Value::of_field(Field { base, offset, width })
+    }
+
+    /// Writes memory; `false` if it is not known where.
+    ///
+    /// Two different bases are taken to be two different objects.
+    #[must_use]
+    pub fn store(&mut self, address: &Value, width: u8, value: Value) -> bool {
+        let (base, offset) = match address {
+            Value::Constant(address) => (Base::Image, *address as i64),
+            Value::Pointer { base, offset } => (base.clone(), *offset),
+            Value::Narrow { .. } | Value::Unknown => return false,
+        };
+        self.cells.retain(|cell| {
+            cell.base != base || cell.offset != offset || cell.width != width
+        });
+        self.cells.push(Cell { base, offset, width, value });
+        true
+    }
+
+    /// Forgets what a called function may have changed.
+    pub fn forget_memory(&mut self) {
+        self.cells.retain(|cell| cell.base == Base::Stack);
+    }
+
+    /// Makes a register hold what an opaque call returned.
+    pub fn set_call_result(&mut self, register: usize, function: String, argument: Value) {
+        let base = Base::Result(Rc::new(CallResult { function, argument }));
+        self.set_register(register, Value::Pointer { base, offset: 0 });
+    }
+
+    /// Whether a condition holds; `None` if that is not known.
+    #[must_use]
+    pub fn holds(&self, condition: Condition) -> Option<bool> {
+        match &self.flags {
+            Flags::Unknown => None,
+            Flags::Difference { left, right, width } => self.compare(condition, left, right, *width),
+            Flags::Logic { value, width } => {
+                self.compare(condition, value, &Value::Constant(0), *width)
+            }
+            Flags::Arithmetic { value, width } => match condition {
+                Condition::Equal | Condition::Negative => {
+                    self.compare(condition, value, &Value::Constant(0), *width)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    fn compare(&self, condition: Condition, left: &Value, right: &Value, width: u8) -> Option<bool> {
+        if let (Value::Constant(left), Value::Constant(right)) = (left, right) {
+            let (left, right) = (left & mask(width), right & mask(width));
+            let (signed_left, signed_right) =
+                (sign_extend(left, width) as i64, sign_extend(right, width) as i64);
+            let difference = sign_extend(left.wrapping_sub(right) & mask(width), width) as i64;
+            return match condition {
+                Condition::Equal => Some(left == right),
+                Condition::Negative => Some(difference < 0),
+                Condition::Below => Some(left < right),
+                Condition::BelowOrEqual => Some(left <= right),
+                Condition::Less => Some(signed_left < signed_right),
+                Condition::LessOrEqual => Some(signed_left <= signed_right),
+                Condition::Other => None,
+            };
+        }
+        if width != 8 {
+            return None;
+        }
+        let equal = match (left, right) {
+            (Value::Pointer { base: a, offset: x }, Value::Pointer { base: b, offset: y })
+                if a == b =>
+            {
+                x == y
+            }
+            (pointer, Value::Constant(0)) | (Value::Constant(0), pointer)
+                if self.is_non_null(pointer) =>
+            {
+                false
+            }
+            _ => return None,
+        };
+        match (condition, equal) {
+            (Condition::Equal, equal) => Some(equal),
+            (Condition::BelowOrEqual | Condition::LessOrEqual, true) => Some(true),
+            (Condition::Below | Condition::Less | Condition::Negative, true) => Some(false),
+            _ => None,
+        }
+    }
+
+    fn is_non_null(&self, value: &Value) -> bool {
+        match value {
+            Value::Pointer { base: Base::Argument(_) | Base::Stack | Base::Import(_), .. } => true,
+            Value::Pointer { base: Base::Field(field), offset: 0 } => {
+                self.non_null.iter().any(|known| *known == **field)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}

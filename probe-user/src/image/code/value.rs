@@ -1,0 +1,244 @@
+//! What a register or a memory cell can be known to hold.
+
+use std::{fmt, rc::Rc};
+
+/// Something that addresses are counted from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// The value of an argument at the function's entry, counted from 0.
+    Argument(u8),
+    /// The stack pointer at the function's entry.
+    Stack,
+    /// What a 64-bit field holds.
+    Field(Rc<Field>),
+    /// What a function outside of the file returned.
+    Result(Rc<CallResult>),
+    /// Memory of the file itself that can change while the process runs.
+    Image,
+    /// The address of a function of another file.
+    Import(Rc<str>),
+    /// The stack protector's guard, `fs:0x28`.
+    Guard,
+}
+
+/// What stands in memory at an offset from a base.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Field {
+    /// What the offset is counted from.
+    pub base: Base,
+    /// Bytes from the base.
+    pub offset: i64,
+    /// Bytes: 1, 2, 4 or 8.
+    pub width: u8,
+}
+
+/// A call that was not followed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallResult {
+    /// The name of the function, or its address.
+    pub function: String,
+    /// What the first argument was.
+    pub argument: Value,
+}
+
+/// What is known of 64 bits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// Exactly this.
+    Constant(u64),
+    /// A base and a distance from it.
+    Pointer {
+        /// What the distance is counted from.
+        base: Base,
+        /// The distance in bytes.
+        offset: i64,
+    },
+    /// A field of less than 64 bits, extended to 64.
+    Narrow {
+        /// The field.
+        field: Rc<Field>,
+        /// Extended with its sign, or with zeros.
+        signed: bool,
+    },
+    /// Nothing.
+    Unknown,
+}
+
+impl Value {
+    /// An argument as the caller passed it.
+    #[must_use]
+    pub fn argument(number: u8) -> Self {
+        Self::Pointer { base: Base::Argument(number), offset: 0 }
+    }
+
+    /// What a field holds, extended with zeros.
+    #[must_use]
+    pub fn of_field(field: Field) -> Self {
+        if field.width == 8 {
+            Self::Pointer { base: Base::Field(Rc::new(field)), offset: 0 }
+        } else {
+            Self::Narrow { field: Rc::new(field), signed: false }
+        }
+    }
+
+    /// The field, if this is all of a 64-bit one and nothing else.
+    #[must_use]
+    pub fn as_field(&self) -> Option<&Field> {
+        match self {
+            Self::Pointer { base: Base::Field(field), offset: 0 } => Some(field),
+            Self::Narrow { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// The sum, as far as it can be known.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Constant(a), Self::Constant(b)) => Self::Constant(a.wrapping_add(*b)),
+            (Self::Pointer { base, offset }, Self::Constant(c))
+            | (Self::Constant(c), Self::Pointer { base, offset }) => {
+                Self::Pointer { base: base.clone(), offset: offset.wrapping_add(*c as i64) }
+            }
+            (value, Self::Constant(0)) | (Self::Constant(0), value) => value.clone(),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The difference, as far as it can be known.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        match (self, other) {
+            (a, b) if a == b && *a != Self::Unknown => Self::Constant(0),
+            (a, Self::Constant(b)) => a.plus(&Self::Constant(b.wrapping_neg())),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The low `width` bytes, extended with zeros.
+    #[must_use]
+    pub fn zero_extended(&self, width: u8) -> Self {
+        match self {
+            _ if width >= 8 => self.clone(),
+            Self::Constant(c) => Self::Constant(c & mask(width)),
+            Self::Narrow { field, signed } if field.width == width || !signed && field.width < width => {
+                Self::Narrow { field: Rc::clone(field), signed: false }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The low `width` bytes, extended with their sign.
+    #[must_use]
+    pub fn sign_extended(&self, width: u8) -> Self {
+        match self {
+            _ if width >= 8 => self.clone(),
+            Self::Constant(c) => Self::Constant(sign_extend(*c, width)),
+            Self::Narrow { field, .. } if field.width == width => {
+                Self::Narrow { field: Rc::clone(field), signed: true }
+            }
+            Self::Narrow { field, .. } if field.width < width => self.clone(),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The bits of a value of `width` bytes.
+#[must_use]
+pub fn mask(width: u8) -> u64 {
+    if width >= 8 { u64::MAX } else { (1 << (u32::from(width) * 8)) - 1 }
+}
+
+/// The low `width` bytes, extended with their sign to 64 bits.
+#[must_use]
+pub fn sign_extend(value: u64, width: u8) -> u64 {
+    if width == 0 || width >= 8 {
+        return value;
+    }
+    let shift = 64 - u32::from(width) * 8;
+    (((value << shift) as i64) >> shift) as u64
+}
+
+struct Offset(i64);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            offset if offset < 0 => write!(f, "-{:#x}", offset.unsigned_abs()),
+            offset => write!(f, "+{offset:#x}"),
+        }
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(n) => write!(f, "arg{n}"),
+            Self::Stack => f.write_str("stack"),
+            Self::Field(field) => field.fmt(f),
+            Self::Result(call) => write!(f, "{}({})", call.function, call.argument),
+            Self::Image => f.write_str("image"),
+            Self::Import(name) => write!(f, "&{name}"),
+            Self::Guard => f.write_str("guard"),
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.width {
+            1 => "u8",
+            2 => "u16",
+            4 => "u32",
+            _ => "u64",
+        };
+        write!(f, "{kind}[{}{}]", self.base, Offset(self.offset))
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant(c) if *c < 10 => write!(f, "{c}"),
+            Self::Constant(c) => write!(f, "{c:#x}"),
+            Self::Pointer { base, offset } => write!(f, "{base}{}", Offset(*offset)),
+            Self::Narrow { field, signed: true } => write!(f, "(signed) {field}"),
+            Self::Narrow { field, signed: false } => field.fmt(f),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn int_field(offset: i64) -> Field {
+        Field { base: Base::Argument(0), offset, width: 4 }
+    }
+
+    #[test]
+    fn sign_extension_of_an_int_field_is_the_counter_accessor() {
+        let value = Value::of_field(int_field(0x78)).sign_extended(4);
+        assert_eq!(value.to_string(), "(signed) u32[arg0+0x78]");
+        assert_eq!(value.as_field(), Some(&int_field(0x78)));
+    }
+
+    #[test]
+    fn half_a_pointer_is_unknown() {
+        assert_eq!(Value::argument(0).zero_extended(4), Value::Unknown);
+    }
+
+    #[test]
+    fn the_sign_of_a_constant_follows_its_width() {
+        assert_eq!(Value::Constant(0x8000_0000).sign_extended(4), Value::Constant(0xffff_ffff_8000_0000));
+        assert_eq!(Value::Constant(0x8000_0000).sign_extended(8), Value::Constant(0x8000_0000));
+        assert_eq!(Value::Constant(0xff).sign_extended(1), Value::Constant(u64::MAX));
+    }
+
+    #[test]
+    fn equal_unknowns_do_not_cancel() {
+        assert_eq!(Value::Unknown.minus(&Value::Unknown), Value::Unknown);
+    }
+}

@@ -1,0 +1,373 @@
+//! One ELF file, as far as learning from it needs: symbols, mapped bytes,
+//! imports, build id. No interpretation of code.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use object::{
+    Architecture, Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _,
+    RelocationTarget, SymbolKind,
+    elf,
+    read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
+};
+use thiserror::Error;
+
+/// No library with OpenSSL in it is larger; a file that is, is not read.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Why a file could not be read as an ELF file.
+#[derive(Debug, Error)]
+pub enum ElfError {
+    /// It could not be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// It could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// It is a directory, a FIFO, a socket or a device.
+    #[error("{} is {kind}, not a regular file: name a libssl file", path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// It is larger than anything that could be a TLS library.
+    #[error("{} has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It is not a 64-bit little-endian ELF file, or is damaged.
+    #[error("{} is not a readable 64-bit ELF file: {why}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        why: String,
+    },
+}
+
+/// Reads a whole regular file; never blocks on a FIFO, never follows into a device.
+///
+/// # Errors
+///
+/// If it cannot be opened or read, is not a regular file, or is too large.
+pub fn read_regular_file(path: &Path) -> Result<Vec<u8>, ElfError> {
+    let path_buf = || path.to_path_buf();
+    // Without O_NONBLOCK, opening a FIFO waits for a writer.
+    let mut file: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC | nix::libc::O_NOCTTY)
+        .open(path)
+        .map_err(|source| ElfError::Open { path: path_buf(), source })?;
+    let metadata =
+        file.metadata().map_err(|source| ElfError::Read { path: path_buf(), source })?;
+    if !metadata.is_file() {
+        return Err(ElfError::NotRegular { path: path_buf(), kind: kind_of(&metadata) });
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(ElfError::TooLarge { path: path_buf(), bytes: metadata.len() });
+    }
+    let mut data = Vec::with_capacity(metadata.len() as usize);
+    file.by_ref()
+        .take(MAX_FILE_BYTES)
+        .read_to_end(&mut data)
+        .map_err(|source| ElfError::Read { path: path_buf(), source })?;
+    Ok(data)
+}
+
+fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// A function symbol that the file defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Address in the file's own address space.
+    pub address: u64,
+    /// Length in bytes, as the symbol table says; 0 if it does not.
+    pub size: u64,
+}
+
+/// A `PT_LOAD` segment.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    address: u64,
+    file_offset: u64,
+    file_size: u64,
+    executable: bool,
+    writable: bool,
+}
+
+/// One ELF file, in memory.
+pub struct Elf {
+    data: Vec<u8>,
+    architecture: Architecture,
+    segments: Vec<Segment>,
+    functions: HashMap<String, Symbol>,
+    imports: HashMap<u64, String>,
+    pointers: HashMap<u64, u64>,
+    build_id: Option<String>,
+    needed: Vec<String>,
+    eh_frame: Option<(u64, Vec<u8>)>,
+}
+
+impl Elf {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not a 64-bit little-endian ELF file.
+    pub fn open(path: &Path) -> Result<Self, ElfError> {
+        Self::parse(read_regular_file(path)?)
+            .map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
+    }
+
+    /// Parses the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// With what is wrong with them.
+    pub fn parse(data: Vec<u8>) -> Result<Self, String> {
+        let text = |error: object::Error| error.to_string();
+        let file = ElfFile64::<object::LittleEndian>::parse(data.as_slice()).map_err(text)?;
+        let architecture = file.architecture();
+        let segments = segments(&file).map_err(text)?;
+        let functions = functions(&file);
+        let (imports, pointers) = dynamic_relocations(&file);
+        let build_id = file.build_id().map_err(text)?.map(hex);
+        let needed = needed(&file).map_err(text)?;
+        let eh_frame = file.section_by_name(".eh_frame").and_then(|section| {
+            section.data().ok().map(|bytes| (section.address(), bytes.to_vec()))
+        });
+        Ok(Self {
+            architecture,
+            segments,
+            functions,
+            imports,
+            pointers,
+            build_id,
+            needed,
+            eh_frame,
+            data,
+        })
+    }
+
+    /// The processor that the code is for.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// The GNU build id, in hexadecimal.
+    #[must_use]
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// The names in `DT_NEEDED`.
+    #[must_use]
+    pub fn needed(&self) -> &[String] {
+        &self.needed
+    }
+
+    /// A function that the file defines.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<Symbol> {
+        self.functions.get(name).copied()
+    }
+
+    /// The name of a function that begins at an address.
+    #[must_use]
+    pub fn function_name(&self, address: u64) -> Option<&str> {
+        self.functions
+            .iter()
+            .filter(|(_, symbol)| symbol.address == address)
+            .map(|(name, _)| name.as_str())
+            .min()
+    }
+
+    /// The name of the function whose address the dynamic linker stores here.
+    #[must_use]
+    pub fn import_at(&self, address: u64) -> Option<&str> {
+        self.imports.get(&address).map(String::as_str)
+    }
+
+    /// Bytes of executable memory from an address to the end of its segment.
+    #[must_use]
+    pub fn code(&self, address: u64) -> Option<&[u8]> {
+        self.bytes(address, |segment| segment.executable)
+    }
+
+    /// A little-endian value of constant memory.
+    ///
+    /// `None` if it is not in the file, or in a writable segment: its value is
+    /// then the running process's business. A pointer that only the dynamic
+    /// linker writes has the value that it writes.
+    #[must_use]
+    pub fn constant(&self, address: u64, width: usize) -> Option<u64> {
+        if width == 8
+            && let Some(pointer) = self.pointers.get(&address)
+        {
+            return Some(*pointer);
+        }
+        let bytes = self.bytes(address, |segment| !segment.writable)?.get(..width)?;
+        let mut value = [0; 8];
+        value.get_mut(..width)?.copy_from_slice(bytes);
+        Some(u64::from_le_bytes(value))
+    }
+
+    /// Where in the file an address of an executable segment stands.
+    #[must_use]
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        let segment = self.segment(address).filter(|segment| segment.executable)?;
+        Some(address - segment.address + segment.file_offset)
+    }
+
+    /// The unwind table: its address, and its bytes.
+    #[must_use]
+    pub fn eh_frame(&self) -> Option<(u64, &[u8])> {
+        self.eh_frame.as_ref().map(|(address, bytes)| (*address, bytes.as_slice()))
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    fn segment(&self, address: u64) -> Option<&Segment> {
+        self.segments
+            .iter()
+            .find(|s| address >= s.address && address - s.address < s.file_size)
+    }
+
+    fn bytes(&self, address: u64, fit: impl Fn(&Segment) -> bool) -> Option<&[u8]> {
+        let segment = self.segment(address).filter(|segment| fit(segment))?;
+        let from = segment.file_offset.checked_add(address - segment.address)?;
+        let to = segment.file_offset.checked_add(segment.file_size)?;
+        self.data.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
+    }
+}
+
+type File64<'d> = ElfFile64<'d, object::LittleEndian>;
+
+fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
+    let endian = file.endian();
+    Ok(file
+        .elf_program_headers()
+        .iter()
+        .filter(|header| header.p_type(endian) == elf::PT_LOAD)
+        .map(|header| Segment {
+            address: header.p_vaddr(endian),
+            file_offset: header.p_offset(endian),
+            file_size: header.p_filesz(endian),
+            executable: header.p_flags(endian).contains(elf::PF_X),
+            writable: header.p_flags(endian).contains(elf::PF_W),
+        })
+        .collect())
+}
+
+/// The dynamic symbols are what the linker binds to, so they win over `.symtab`.
+fn functions(file: &File64<'_>) -> HashMap<String, Symbol> {
+    let mut functions = HashMap::new();
+    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.address() == 0 {
+            continue;
+        }
+        if let Ok(name) = symbol.name()
+            && !name.is_empty()
+        {
+            // GNU tools write `name@@VERSION` into .symtab.
+            let name = name.split('@').next().unwrap_or(name);
+            functions
+                .entry(name.to_owned())
+                .or_insert(Symbol { address: symbol.address(), size: symbol.size() });
+        }
+    }
+    functions
+}
+
+/// What the dynamic linker writes where: names of functions, and pointers into
+/// the file itself.
+fn dynamic_relocations(file: &File64<'_>) -> (HashMap<u64, String>, HashMap<u64, u64>) {
+    let mut imports = HashMap::new();
+    let mut pointers = HashMap::new();
+    let symbols = file.dynamic_symbol_table();
+    for (address, relocation) in file.dynamic_relocations().into_iter().flatten() {
+        match relocation.target() {
+            RelocationTarget::Symbol(index) => {
+                let name = symbols
+                    .as_ref()
+                    .and_then(|table| table.symbol_by_index(index).ok())
+                    .and_then(|symbol| symbol.name().ok());
+                if let Some(name) = name {
+                    imports.insert(address, name.to_owned());
+                }
+            }
+            RelocationTarget::Absolute => {
+                pointers.insert(address, relocation.addend() as u64);
+            }
+            _ => {}
+        }
+    }
+    (imports, pointers)
+}
+
+fn needed(file: &File64<'_>) -> object::Result<Vec<String>> {
+    let endian = file.endian();
+    let sections = file.elf_header().sections(endian, file.data())?;
+    let Some((dynamic, strings)) = sections.dynamic(endian, file.data())? else {
+        return Ok(Vec::new());
+    };
+    let strings = sections.strings(endian, file.data(), strings)?;
+    Ok(dynamic
+        .iter()
+        .filter(|entry| {
+            use object::read::elf::Dyn as _;
+            entry.tag(endian) == elf::DT_NEEDED
+        })
+        .filter_map(|entry| {
+            use object::read::elf::Dyn as _;
+            let name = entry.string(endian, strings).ok()?;
+            Some(String::from_utf8_lossy(name).into_owned())
+        })
+        .collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+

@@ -1,0 +1,104 @@
+use thiserror::Error;
+
+/// Why something about a library is not known.
+///
+/// A gap is shown to the user wherever the thing itself would be: it is never
+/// replaced by a default.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Gap {
+    /// The function that would say so is not among the file's symbols.
+    #[error("{function} is not among the symbols of this file")]
+    NoSymbol {
+        /// The missing function.
+        function: String,
+    },
+    /// The machine code does something that the interpreter does not follow.
+    #[error("{function}: cannot follow `{instruction}` at {address:#x}: {why}")]
+    Unfollowed {
+        /// The function that was being read.
+        function: String,
+        /// Where it stopped, as an address of the file.
+        address: u64,
+        /// The instruction there.
+        instruction: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The function was read to its end, but does not say what is asked.
+    #[error("{function} answers `{answer}`, which is not {expected}")]
+    UnexpectedAnswer {
+        /// The function that was read.
+        function: String,
+        /// What it returns, as an expression.
+        answer: String,
+        /// What it should have returned.
+        expected: &'static str,
+    },
+    /// Two witnesses disagree.
+    #[error("{one} contradicts {other}")]
+    Contradiction {
+        /// What one of them says.
+        one: String,
+        /// What the other says.
+        other: String,
+    },
+    /// An offset that no `SSL_CTX` or `SSL` can have.
+    #[error("{what} at offset {offset:#x} is outside of what is plausible")]
+    OutOfRange {
+        /// The field.
+        what: &'static str,
+        /// Its offset, as read.
+        offset: i64,
+    },
+    /// Another library is needed to know, and is not there.
+    #[error("it is counted by {library}, which was not found beside this file")]
+    NoCompanion {
+        /// The name of the other library, as `DT_NEEDED` has it.
+        library: String,
+    },
+    /// The other library that is needed to know cannot be read.
+    #[error("it is counted by {library}: {why}")]
+    BadCompanion {
+        /// The other library.
+        library: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An increment has no instruction behind it where a probe may stand.
+    #[error("no instruction behind the increment at {address:#x} is fit for a probe: {why}")]
+    NoProbePoint {
+        /// The increment, as an address of the file.
+        address: u64,
+        /// Why the last candidate was refused.
+        why: &'static str,
+    },
+    /// Fewer or more increments than OpenSSL's sources have.
+    #[error("{found} increments of it in the machine code, {expected} in the sources")]
+    IncrementCount {
+        /// How many were found.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// Another value, on which this one depends, is not known.
+    #[error("it depends on {on}, which is not known")]
+    DependsOn {
+        /// The other field.
+        on: &'static str,
+    },
+    /// This kind of processor is not supported (yet).
+    #[error("its machine code is for {arch}, which this version does not read")]
+    Architecture {
+        /// The processor.
+        arch: String,
+    },
+}
+
+/// A [`Gap`] and the field that it leaves unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldGap {
+    /// The field, by its name in `sslsess explain --json`.
+    pub field: String,
+    /// Why it is not known.
+    pub reason: Gap,
+}

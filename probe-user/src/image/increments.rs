@@ -1,0 +1,110 @@
+//! Finds the instructions that increment a counter.
+//!
+//! In x86-64 builds each of OpenSSL's `ssl_tsan_counter(ctx, &ctx->stats.x)`
+//! becomes one `lock add`, `lock sub` or `lock inc` of an `int` with the
+//! counter's offset as its displacement.
+
+use std::{collections::HashSet, ops::Range};
+
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use probe_common::{COUNTERS, Counter};
+
+use super::{
+    code::{flow, x86_64::general_register},
+    elf::Elf,
+    unwind::FunctionRanges,
+};
+
+/// How often the sources change each counter (OpenSSL 1.1.1 to 4.0: 15 lines).
+#[must_use]
+pub const fn in_the_sources(counter: Counter) -> usize {
+    match counter {
+        // `tls_setup_handshake`; `final_server_name` adds one and takes one.
+        Counter::Accept => 3,
+        // A server's in `lookup_sess_in_cache`, a client's in `tls_process_server_hello`.
+        Counter::Misses => 2,
+        // A server's in `ssl_get_prev_session`, a client's in `tls_finish_handshake`.
+        Counter::Hits => 2,
+        _ => 1,
+    }
+}
+
+/// One instruction that changes a counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncrementSite {
+    /// The counter.
+    pub counter: Counter,
+    /// The address of the instruction.
+    pub address: u64,
+    /// The function that it is in, or the part of one.
+    pub function: Range<u64>,
+    /// The number of the register that holds the context.
+    pub base: usize,
+}
+
+/// What one pass over all functions of a file finds.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// In the order of their addresses.
+    pub increments: Vec<IncrementSite>,
+    /// Addresses that code of another function jumps to.
+    pub outside_targets: HashSet<u64>,
+}
+
+/// Decodes every function of a file once.
+///
+/// `block` is the offset of the first counter in the `SSL_CTX`. A function that
+/// does not decode to its end contributes nothing, and no probe is placed there.
+#[must_use]
+pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
+    let mut sweep = Sweep::default();
+    for range in functions.iter() {
+        let Ok(instructions) = flow::decode(elf, range) else { continue };
+        for instruction in &instructions {
+            match instruction.flow_control() {
+                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+                    let target = instruction.near_branch_target();
+                    if !range.contains(&target) {
+                        sweep.outside_targets.insert(target);
+                    }
+                }
+                FlowControl::Next => {
+                    if let Some((counter, base)) = increment(instruction, block) {
+                        sweep.increments.push(IncrementSite {
+                            counter,
+                            address: instruction.ip(),
+                            function: range.clone(),
+                            base,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    sweep
+}
+
+/// Whether an instruction changes one of the counters by one, and through which
+/// register.
+fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, usize)> {
+    if !instruction.has_lock_prefix()
+        || instruction.op0_kind() != OpKind::Memory
+        || instruction.memory_size().size() != 4
+        || instruction.memory_index() != Register::None
+        || instruction.segment_prefix() != Register::None
+    {
+        return None;
+    }
+    let by_one = match instruction.mnemonic() {
+        Mnemonic::Inc | Mnemonic::Dec => true,
+        Mnemonic::Add | Mnemonic::Sub => {
+            matches!(instruction.try_immediate(1).ok()? as u32 as i32, 1 | -1)
+        }
+        _ => false,
+    };
+    let base = general_register(instruction.memory_base())?;
+    let distance = instruction.memory_displacement64().checked_sub(u64::from(block))?;
+    let counter = COUNTERS.get(usize::try_from(distance / 4).ok()?)?;
+    (by_one && distance % 4 == 0).then_some((*counter, base))
+}

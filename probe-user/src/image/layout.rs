@@ -1,0 +1,360 @@
+//! Where the twelve values are, learnt from the library's own accessors.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use probe_common::{COUNTERS, Counter};
+
+use super::{
+    code::{
+        explore::{self, DEFAULT_BOUNDS, Stopped},
+        value::{Base, Field, Value},
+    },
+    elf::Elf,
+    gap::{FieldGap, Gap},
+};
+
+/// No `SSL_CTX` or `SSL` of any version is larger (4.0.3: 0xd80 or so).
+const MAX_OFFSET: i64 = 0x4000;
+
+/// `cmd` arguments of `SSL_CTX_ctrl` (`include/openssl/ssl.h`, 1.1.1 to 4.0).
+const SSL_CTRL_SESS_NUMBER: u64 = 20;
+
+const fn ctrl_command(counter: Counter) -> u64 {
+    match counter {
+        Counter::Connect => 21,
+        Counter::ConnectGood => 22,
+        Counter::ConnectRenegotiate => 23,
+        Counter::Accept => 24,
+        Counter::AcceptGood => 25,
+        Counter::AcceptRenegotiate => 26,
+        Counter::Hits => 27,
+        Counter::CbHits => 28,
+        Counter::Misses => 29,
+        Counter::Timeouts => 30,
+        Counter::CacheFull => 31,
+    }
+}
+
+/// How one fact was learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The field, by its name in `sslsess explain --json`.
+    pub field: String,
+    /// The function that says so, with the arguments it was asked with.
+    pub question: String,
+    /// What it answers.
+    pub answer: String,
+}
+
+/// Where things are in this build of the library, in bytes.
+///
+/// `None`: not known; a [`FieldGap`] says why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// From the `SSL_CTX` to each counter, indexed by [`Counter`].
+    pub counters: [Option<u32>; 11],
+    /// From the `SSL_CTX` to `references`.
+    pub references: Option<u32>,
+    /// From the `SSL_CTX` to `sessions`.
+    pub sessions: Option<u32>,
+    /// From the hash that `sessions` points to, to its number of items.
+    pub num_items: Option<u32>,
+    /// From the `SSL` to `ctx`.
+    pub ssl_to_ctx: Option<u32>,
+    /// From the `SSL` to `session_ctx`.
+    pub ssl_to_session_ctx: Option<u32>,
+}
+
+impl Layout {
+    /// Where the block of eleven counters begins, if all are known and stand
+    /// one behind the other in the order of the sources.
+    #[must_use]
+    pub fn block(&self) -> Option<u32> {
+        let start = self.counters[0]?;
+        (0..)
+            .zip(&self.counters)
+            .all(|(i, offset)| *offset == start.checked_add(4 * i))
+            .then_some(start)
+    }
+}
+
+/// A layout, how it was learnt, and what could not be.
+#[derive(Clone, Debug, Default)]
+pub struct LearntLayout {
+    /// The offsets.
+    pub layout: Layout,
+    /// One entry per known offset.
+    pub evidence: Vec<Evidence>,
+    /// One entry per unknown offset.
+    pub gaps: Vec<FieldGap>,
+}
+
+/// The library that counts the items of a hash, `libcrypto`.
+pub enum Companion<'e> {
+    /// It was found and read.
+    Found(&'e Elf),
+    /// It was not found; its name.
+    Missing(String),
+    /// It was found and could not be read; its name, and why.
+    Unreadable(String, String),
+}
+
+/// Learns the layout of the `SSL_CTX` of a libssl.
+#[must_use]
+pub fn learn(elf: &Elf, companion: &Companion<'_>) -> LearntLayout {
+    let mut learner = Learner { elf, learnt: LearntLayout::default() };
+    learner.counters();
+    learner.number(companion);
+    learner.references();
+    learner.connection();
+    learner.check_block();
+    learner.learnt
+}
+
+struct Learner<'e> {
+    elf: &'e Elf,
+    learnt: LearntLayout,
+}
+
+/// A question that was answered: its text, and what each path returned.
+struct Asked {
+    question: String,
+    answers: Vec<explore::Answer>,
+}
+
+fn ask(
+    elf: &Elf,
+    function: &str,
+    arguments: &[Value],
+    non_null: &[Field],
+) -> Result<Asked, Gap> {
+    let symbol = elf
+        .function(function)
+        .ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+    let mut machine = explore::called_with(arguments);
+    machine.non_null.extend_from_slice(non_null);
+    let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
+        |Stopped { address, instruction, why }| Gap::Unfollowed {
+            function: function.to_owned(),
+            address,
+            instruction,
+            why,
+        },
+    )?;
+    let arguments: Vec<String> = arguments.iter().map(Value::to_string).collect();
+    Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
+}
+
+impl Asked {
+    /// The one value that is not null which every path returns.
+    fn only_value(&self) -> Option<&Value> {
+        let mut values = self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    }
+
+    fn unexpected(&self, expected: &'static str) -> Gap {
+        let mut answers: Vec<String> = self.answers.iter().map(|a| a.value.to_string()).collect();
+        answers.sort();
+        answers.dedup();
+        Gap::UnexpectedAnswer {
+            function: self.question.clone(),
+            answer: answers.join(" or "),
+            expected,
+        }
+    }
+}
+
+fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
+    if (0..MAX_OFFSET).contains(&offset) && offset % width == 0 {
+        Ok(offset as u32)
+    } else {
+        Err(Gap::OutOfRange { what, offset })
+    }
+}
+
+impl Learner<'_> {
+    fn settle<T>(&mut self, field: &str, result: Result<(T, String, String), Gap>) -> Option<T> {
+        match result {
+            Ok((value, question, answer)) => {
+                let field = field.to_owned();
+                self.learnt.evidence.push(Evidence { field, question, answer });
+                Some(value)
+            }
+            Err(reason) => {
+                self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
+                None
+            }
+        }
+    }
+
+    fn counters(&mut self) {
+        for counter in COUNTERS {
+            let result = self.counter(counter);
+            self.learnt.layout.counters[counter as usize] = self.settle(counter.name(), result);
+        }
+    }
+
+    fn counter(&self, counter: Counter) -> Result<(u32, String, String), Gap> {
+        let command = Value::Constant(ctrl_command(counter));
+        let zero = Value::Constant(0);
+        let arguments = [Value::argument(0), command, zero.clone(), zero];
+        let asked = ask(self.elf, "SSL_CTX_ctrl", &arguments, &[])?;
+        let expected = "an int of the SSL_CTX, extended with its sign";
+        match asked.only_value() {
+            Some(value @ Value::Narrow { field, signed: true })
+                if field.base == Base::Argument(0) && field.width == 4 =>
+            {
+                let offset = plausible("a counter", field.offset, 4)?;
+                Ok((offset, asked.question.clone(), value.to_string()))
+            }
+            _ => Err(asked.unexpected(expected)),
+        }
+    }
+
+    /// `number` is `OPENSSL_LH_num_items(ctx->sessions)`.
+    fn number(&mut self, companion: &Companion<'_>) {
+        let zero = Value::Constant(0);
+        let arguments =
+            [Value::argument(0), Value::Constant(SSL_CTRL_SESS_NUMBER), zero.clone(), zero];
+        let asked = match ask(self.elf, "SSL_CTX_ctrl", &arguments, &[]) {
+            Ok(asked) => asked,
+            Err(reason) => {
+                self.learnt.gaps.push(FieldGap { field: "sessions".to_owned(), reason });
+                let reason = Gap::DependsOn { on: "sessions" };
+                self.learnt.gaps.push(FieldGap { field: "num_items".to_owned(), reason });
+                return;
+            }
+        };
+        let (sessions, num_items) = match asked.only_value() {
+            // Counted by a function of another file.
+            Some(Value::Pointer { base: Base::Result(call), offset: 0 }) => (
+                sessions_field(&call.argument, &asked),
+                num_items_of_companion(&call.function, companion),
+            ),
+            // Counted right here: OpenSSL is linked statically.
+            Some(Value::Pointer { base: Base::Field(items), offset: 0 }) => match &items.base {
+                Base::Field(sessions) => {
+                    let value = Value::Pointer { base: Base::Field(Rc::clone(sessions)), offset: 0 };
+                    let offset = plausible("num_items", items.offset, 8)
+                        .map(|offset| (offset, asked.question.clone(), items.to_string()));
+                    (sessions_field(&value, &asked), offset)
+                }
+                _ => {
+                    let gap = asked.unexpected("the size of a hash of the SSL_CTX");
+                    (Err(gap), Err(Gap::DependsOn { on: "sessions" }))
+                }
+            },
+            _ => {
+                let gap = asked.unexpected("the size of a hash of the SSL_CTX");
+                (Err(gap), Err(Gap::DependsOn { on: "sessions" }))
+            }
+        };
+        self.learnt.layout.sessions = self.settle("sessions", sessions);
+        self.learnt.layout.num_items = self.settle("num_items", num_items);
+    }
+
+    /// `SSL_CTX_up_ref` adds 1 to one `int` of the `SSL_CTX`.
+    fn references(&mut self) {
+        let result = ask(self.elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[]).and_then(|asked| {
+            let mut fields: Vec<&Field> = asked
+                .answers
+                .iter()
+                .flat_map(|answer| &answer.increments)
+                .filter(|increment| increment.amount == Value::Constant(1))
+                .map(|increment| &increment.field)
+                .collect();
+            fields.dedup();
+            match fields.as_slice() {
+                [field] if field.base == Base::Argument(0) && field.width == 4 => {
+                    let offset = plausible("references", field.offset, 4)?;
+                    Ok((offset, asked.question.clone(), format!("adds 1 to {field}")))
+                }
+                _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
+            }
+        });
+        self.learnt.layout.references = self.settle("references", result);
+    }
+
+    /// `SSL_get_SSL_CTX(ssl)` loads `ctx`; `SSL_set_SSL_CTX(ssl, NULL)` goes
+    /// back to `session_ctx` and returns it (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
+    fn connection(&mut self) {
+        let result = ask(self.elf, "SSL_get_SSL_CTX", &[Value::argument(0)], &[])
+            .and_then(|asked| pointer_field("ssl_to_ctx", &asked));
+        self.learnt.layout.ssl_to_ctx = self.settle("ssl_to_ctx", result);
+
+        let result = match self.learnt.layout.ssl_to_ctx {
+            Some(offset) => {
+                // A connection always has a context.
+                let field =
+                    Field { base: Base::Argument(0), offset: i64::from(offset), width: 8 };
+                let arguments = [Value::argument(0), Value::Constant(0)];
+                ask(self.elf, "SSL_set_SSL_CTX", &arguments, &[field])
+                    .and_then(|asked| pointer_field("ssl_to_session_ctx", &asked))
+            }
+            None => Err(Gap::DependsOn { on: "ssl_to_ctx" }),
+        };
+        self.learnt.layout.ssl_to_session_ctx = self.settle("ssl_to_session_ctx", result);
+    }
+
+    /// The counters are members of one struct: eleven `int`s in a row, in the
+    /// order of the sources. Accessors that say otherwise were misread.
+    fn check_block(&mut self) {
+        let layout = &mut self.learnt.layout;
+        if layout.counters.iter().any(Option::is_none) || layout.block().is_some() {
+            return;
+        }
+        let said: BTreeMap<&str, Option<u32>> = COUNTERS
+            .iter()
+            .map(|counter| (counter.name(), layout.counters[*counter as usize]))
+            .collect();
+        let reason = Gap::Contradiction {
+            one: format!("what SSL_CTX_ctrl says ({said:?})"),
+            other: "the sources, where the counters stand in a row".to_owned(),
+        };
+        layout.counters = [None; 11];
+        for counter in COUNTERS {
+            let field = counter.name().to_owned();
+            self.learnt.gaps.push(FieldGap { field, reason: reason.clone() });
+        }
+    }
+}
+
+fn sessions_field(value: &Value, asked: &Asked) -> Result<(u32, String, String), Gap> {
+    match value.as_field() {
+        Some(field) if field.base == Base::Argument(0) && field.width == 8 => {
+            let offset = plausible("sessions", field.offset, 8)?;
+            Ok((offset, asked.question.clone(), value.to_string()))
+        }
+        _ => Err(asked.unexpected("the size of a hash of the SSL_CTX")),
+    }
+}
+
+fn num_items_of_companion(
+    function: &str,
+    companion: &Companion<'_>,
+) -> Result<(u32, String, String), Gap> {
+    let elf = match companion {
+        Companion::Found(elf) => elf,
+        Companion::Missing(library) => {
+            return Err(Gap::NoCompanion { library: library.clone() });
+        }
+        Companion::Unreadable(library, why) => {
+            return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
+        }
+    };
+    pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
+}
+
+/// The answer, if it is a 64-bit field of the first argument and nothing else.
+fn pointer_field(what: &'static str, asked: &Asked) -> Result<(u32, String, String), Gap> {
+    match asked.only_value() {
+        Some(value @ Value::Pointer { base: Base::Field(field), offset: 0 })
+            if field.base == Base::Argument(0) =>
+        {
+            let offset = plausible(what, field.offset, 8)?;
+            Ok((offset, asked.question.clone(), value.to_string()))
+        }
+        _ => Err(asked.unexpected("a 64-bit field of its argument")),
+    }
+}

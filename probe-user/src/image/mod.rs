@@ -1,0 +1,85 @@
+//! Facts of one file: what was learnt of a libssl, shared by all processes
+//! that map it.
+
+pub mod code;
+pub mod companion;
+pub mod elf;
+pub mod gap;
+pub mod increments;
+pub mod layout;
+pub mod plan;
+pub mod unwind;
+pub mod version;
+
+use std::path::PathBuf;
+
+use object::Architecture;
+
+pub use self::{
+    elf::{Elf, ElfError},
+    gap::{FieldGap, Gap},
+    layout::{Companion, Evidence, Layout, LearntLayout},
+    plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
+};
+
+/// One libssl, learnt.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The name by which it is shown.
+    pub path: PathBuf,
+    /// Its GNU build id.
+    pub build_id: Option<String>,
+    /// What its libcrypto calls itself, such as `3.0.19`. Shown, never relied on.
+    pub version: Option<String>,
+    /// The processor that it is for.
+    pub architecture: &'static str,
+    /// Where the values are.
+    pub learnt: LearntLayout,
+    /// Where the probes stand.
+    pub plan: ProbePlan,
+}
+
+impl Image {
+    /// Whether a file is a libssl of OpenSSL's kind: by what it exports, since
+    /// other libraries are called `libssl` too (NSS has a `libssl3.so`).
+    #[must_use]
+    pub fn is_openssl(elf: &Elf) -> bool {
+        ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"].iter().all(|f| elf.function(f).is_some())
+    }
+
+    /// Learns a library from its machine code.
+    #[must_use]
+    pub fn learn(
+        path: PathBuf,
+        elf: &Elf,
+        companion: &Companion<'_>,
+        choice: PlanChoice,
+    ) -> Self {
+        let version = match companion {
+            Companion::Found(libcrypto) => version::openssl_version(libcrypto),
+            _ => version::openssl_version(elf),
+        };
+        let (architecture, learnt, plan) = match elf.architecture() {
+            Architecture::X86_64 => {
+                let learnt = layout::learn(elf, companion);
+                let plan = plan::plan(elf, &learnt.layout, choice);
+                ("x86_64", learnt, plan)
+            }
+            Architecture::Aarch64 => ("aarch64", unread("aarch64"), ProbePlan::default()),
+            _ => ("unknown", unread("an unknown processor"), ProbePlan::default()),
+        };
+        let build_id = elf.build_id().map(str::to_owned);
+        Self { path, build_id, version, architecture, learnt, plan }
+    }
+
+    /// Everything that is not known, of the layout and of the plan.
+    pub fn gaps(&self) -> impl Iterator<Item = &FieldGap> {
+        self.learnt.gaps.iter().chain(&self.plan.gaps)
+    }
+}
+
+fn unread(arch: &str) -> LearntLayout {
+    let reason = Gap::Architecture { arch: arch.to_owned() };
+    let gaps = vec![FieldGap { field: "layout".to_owned(), reason }];
+    LearntLayout { gaps, ..LearntLayout::default() }
+}

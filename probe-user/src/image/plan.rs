@@ -1,0 +1,493 @@
+//! Where probes stand: behind the increments, or at function entries, and where
+//! a context dies. Each on an instruction that the kernel emulates, at a
+//! boundary that decoding from the function's start proves.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
+use probe_common::{
+    Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags,
+};
+
+use super::{
+    code::{
+        flow::{Function, Origin},
+        x86_64::{self, general_register},
+    },
+    elf::Elf,
+    gap::{FieldGap, Gap},
+    increments::{self, IncrementSite, Sweep},
+    layout::Layout,
+    unwind::FunctionRanges,
+};
+
+/// Instructions behind an increment among which a probe point is looked for.
+const REACH: usize = 48;
+
+/// Which plan to make of a library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlanChoice {
+    /// Behind the increments where all are found, else at function entries too.
+    #[default]
+    Auto,
+    /// At function entries only, as for builds whose increments are not found.
+    Entry,
+}
+
+/// Why a probe stands where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Behind an increment of this counter.
+    Increment(Counter),
+    /// At the entry of a function that is given a context or a connection.
+    Entry,
+    /// At the entry of the function that flushes a dying context's cache.
+    Death,
+}
+
+impl ProbeKind {
+    /// The name that `explain` gives it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Increment(_) => "increment",
+            Self::Entry => "entry",
+            Self::Death => "death",
+        }
+    }
+}
+
+/// What the context is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Argument {
+    /// The number of a general register.
+    pub register: usize,
+    /// From the connection that the register holds, to the field that holds the
+    /// context; `None`: the register holds the context itself.
+    pub dereference: Option<u32>,
+    /// Whether it is an `SSL_CTX` beyond doubt.
+    pub creates: bool,
+}
+
+/// One place for a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePoint {
+    /// Why it is there.
+    pub kind: ProbeKind,
+    /// The function, by name or by address.
+    pub function: String,
+    /// Address in the file's own address space.
+    pub address: u64,
+    /// Offset in the file: what the kernel is told.
+    pub file_offset: u64,
+    /// The instruction under the probe; the kernel emulates it.
+    pub instruction: String,
+    /// Where the context is at that moment.
+    pub argument: Argument,
+    /// What to do.
+    pub action: Action,
+}
+
+impl ProbePoint {
+    /// The point as the kernel half knows it.
+    #[must_use]
+    pub fn spec(&self, image: u32, layout: BlockLayout) -> ProbeSpec {
+        let mut argument = 0;
+        if self.argument.dereference.is_some() {
+            argument |= argument_flags::DEREFERENCE;
+        }
+        if self.argument.creates {
+            argument |= argument_flags::CREATES;
+        }
+        ProbeSpec {
+            image,
+            action: self.action as u8,
+            register: self.argument.register as u8,
+            argument,
+            pad: 0,
+            displacement: self.argument.dereference.unwrap_or(0) as i32,
+            layout,
+        }
+    }
+}
+
+/// The probe points of a library, and what could not be had.
+#[derive(Clone, Debug, Default)]
+pub struct ProbePlan {
+    /// In the order in which they were found.
+    pub points: Vec<ProbePoint>,
+    /// What is missing, and why.
+    pub gaps: Vec<FieldGap>,
+}
+
+impl ProbePlan {
+    /// Whether the end of a context will be seen.
+    #[must_use]
+    pub fn sees_deaths(&self) -> bool {
+        self.points.iter().any(|point| point.kind == ProbeKind::Death)
+    }
+
+    /// Whether any use of a context will be seen.
+    #[must_use]
+    pub fn sees_contexts(&self) -> bool {
+        self.points.iter().any(|point| point.kind != ProbeKind::Death && point.argument.creates)
+    }
+}
+
+/// The offsets that the kernel half needs; `None` without a block of counters.
+#[must_use]
+pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
+    Some(BlockLayout {
+        counters: layout.block()?,
+        references: layout.references.unwrap_or(NO_FIELD),
+        sessions: layout.sessions.unwrap_or(NO_FIELD),
+        num_items: layout.num_items.unwrap_or(NO_FIELD),
+    })
+}
+
+/// Plans the probes of a library whose layout is known.
+#[must_use]
+pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
+    let Some(block) = layout.block() else { return ProbePlan::default() };
+    let ranges = FunctionRanges::read(elf);
+    let sweep = increments::sweep(elf, &ranges, block);
+    let mut planner = Planner {
+        elf,
+        layout,
+        ranges,
+        outside: &sweep.outside_targets,
+        functions: HashMap::new(),
+        plan: ProbePlan::default(),
+    };
+    let complete = choice == PlanChoice::Auto && planner.increments(&sweep);
+    if !complete {
+        planner.entries();
+    }
+    planner.death();
+    planner.plan
+}
+
+struct Planner<'e> {
+    elf: &'e Elf,
+    layout: &'e Layout,
+    ranges: FunctionRanges,
+    outside: &'e HashSet<u64>,
+    functions: HashMap<u64, Option<Function>>,
+    plan: ProbePlan,
+}
+
+impl Planner<'_> {
+    /// Places a probe behind every increment; says whether none is missing.
+    fn increments(&mut self, sweep: &Sweep) -> bool {
+        let mut complete = true;
+        for counter in COUNTERS {
+            let sites: Vec<&IncrementSite> =
+                sweep.increments.iter().filter(|site| site.counter == counter).collect();
+            let field = format!("probe:{}", counter.name());
+            let expected = increments::in_the_sources(counter);
+            if sites.len() != expected {
+                // Too many: not all of them are OpenSSL's, and which is not known.
+                let reason = Gap::IncrementCount { found: sites.len(), expected };
+                self.plan.gaps.push(FieldGap { field, reason });
+                complete = false;
+                continue;
+            }
+            for site in sites {
+                match self.behind(site) {
+                    Ok(point) => self.plan.points.push(point),
+                    Err(why) => {
+                        let reason = Gap::NoProbePoint { address: site.address, why };
+                        self.plan.gaps.push(FieldGap { field: field.clone(), reason });
+                        complete = false;
+                    }
+                }
+            }
+        }
+        complete
+    }
+
+    /// The first emulated instruction behind an increment at which the context
+    /// can be had.
+    fn behind(&mut self, site: &IncrementSite) -> Result<ProbePoint, &'static str> {
+        let (elf, layout) = (self.elf, self.layout);
+        let name = self.name(site.function.start);
+        let function = self.function(site.function.start).ok_or("its function does not decode")?;
+        let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
+        let context = ContextValue::at_increment(function, site, layout);
+        let mut at = increment.next_ip();
+        for _ in 0..REACH {
+            let instruction = *function.at(at).ok_or("the path leaves the function")?;
+            if is_emulated(elf, &instruction) {
+                if let Some(argument) = context.available(function, site.address, at) {
+                    return point(
+                        elf,
+                        ProbeKind::Increment(site.counter),
+                        name,
+                        &instruction,
+                        argument,
+                        Action::Mirror,
+                    );
+                }
+                at = match instruction.flow_control() {
+                    FlowControl::UnconditionalBranch => instruction.near_branch_target(),
+                    FlowControl::ConditionalBranch => {
+                        return Err("the context is in no register when the path forks");
+                    }
+                    _ => instruction.next_ip(),
+                };
+            } else if instruction.flow_control() == FlowControl::Next
+                || instruction.flow_control() == FlowControl::IndirectCall
+            {
+                at = instruction.next_ip();
+            } else {
+                return Err("the function ends first");
+            }
+        }
+        Err("too far away")
+    }
+
+    /// Probes at the entries of functions that are given contexts.
+    fn entries(&mut self) {
+        let arguments = x86_64::ARGUMENTS;
+        let context = |argument: usize| Argument {
+            register: arguments[argument],
+            dereference: None,
+            creates: true,
+        };
+        for (function, argument) in [
+            ("SSL_new", 0),
+            ("SSL_set_SSL_CTX", 1),
+            ("SSL_CTX_add_session", 0),
+            ("SSL_CTX_remove_session", 0),
+        ] {
+            self.entry(function, ProbeKind::Entry, context(argument), Action::Mirror);
+        }
+        // What `SSL_get_SSL_CTX` loads is a context, whatever the object is;
+        // `session_ctx` is one in a TLS connection only, so it creates nothing.
+        let fields = [(self.layout.ssl_to_ctx, true), (self.layout.ssl_to_session_ctx, false)];
+        for function in ["SSL_do_handshake", "SSL_free"] {
+            for (field, creates) in fields {
+                let Some(field) = field else { continue };
+                let argument =
+                    Argument { register: arguments[0], dereference: Some(field), creates };
+                self.entry(function, ProbeKind::Entry, argument, Action::Mirror);
+            }
+        }
+    }
+
+    /// `SSL_CTX_free` flushes the cache when no reference is left, before it
+    /// frees anything (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
+    fn death(&mut self) {
+        if self.layout.references.is_none() {
+            let reason = Gap::DependsOn { on: "references" };
+            self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
+            return;
+        }
+        let flush = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"]
+            .into_iter()
+            .find(|name| self.elf.function(name).is_some())
+            .unwrap_or("SSL_CTX_flush_sessions");
+        let argument =
+            Argument { register: x86_64::ARGUMENTS[0], dereference: None, creates: true };
+        self.entry(flush, ProbeKind::Death, argument, Action::MirrorOrEnd);
+    }
+
+    fn entry(&mut self, name: &str, kind: ProbeKind, argument: Argument, action: Action) {
+        match self.at_entry(name, kind, argument, action) {
+            Ok(point) => self.plan.points.push(point),
+            Err(reason) => {
+                let field = format!("probe:{name}");
+                self.plan.gaps.push(FieldGap { field, reason });
+            }
+        }
+    }
+
+    /// The first emulated instruction on the way in, at which the argument is
+    /// still in its register.
+    fn at_entry(
+        &mut self,
+        name: &str,
+        kind: ProbeKind,
+        argument: Argument,
+        action: Action,
+    ) -> Result<ProbePoint, Gap> {
+        let elf = self.elf;
+        let symbol =
+            elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
+        let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
+        let function = self
+            .function(symbol.address)
+            .ok_or_else(|| refused("the function does not decode"))?;
+        let mut at = symbol.address;
+        for _ in 0..REACH {
+            let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
+            if is_emulated(elf, &instruction) {
+                if function.reaching(argument.register, at) != BTreeSet::from([Origin::Entry]) {
+                    return Err(refused("the argument is in no register any more"));
+                }
+                return point(elf, kind, name.to_owned(), &instruction, argument, action)
+                    .map_err(refused);
+            }
+            if instruction.flow_control() != FlowControl::Next {
+                return Err(refused("the path leaves the function"));
+            }
+            at = instruction.next_ip();
+        }
+        Err(refused("too far away"))
+    }
+
+    fn function(&mut self, start: u64) -> Option<&Function> {
+        let (elf, outside) = (self.elf, self.outside);
+        let range = self.ranges.containing(start).filter(|range| range.start == start);
+        self.functions
+            .entry(start)
+            .or_insert_with(|| Function::new(elf, range?, outside).ok())
+            .as_ref()
+    }
+
+    fn name(&self, start: u64) -> String {
+        self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
+    }
+}
+
+fn point(
+    elf: &Elf,
+    kind: ProbeKind,
+    function: String,
+    instruction: &Instruction,
+    argument: Argument,
+    action: Action,
+) -> Result<ProbePoint, &'static str> {
+    let address = instruction.ip();
+    let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
+    let instruction = x86_64::text(instruction);
+    Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
+}
+
+/// Where the context comes from at an increment.
+struct ContextValue {
+    base: usize,
+    base_origins: BTreeSet<Origin>,
+    /// The connection it was loaded from, if it was.
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    connection: usize,
+    displacement: u32,
+    connection_origins: BTreeSet<Origin>,
+}
+
+impl ContextValue {
+    fn at_increment(function: &Function, site: &IncrementSite, layout: &Layout) -> Self {
+        let base_origins = function.reaching(site.base, site.address);
+        let loaded = Loaded::by_all(function, &base_origins, layout);
+        Self { base: site.base, base_origins, loaded }
+    }
+
+    /// How the context can be had at a place behind the increment, if whatever
+    /// way leads there it is the same kind of thing.
+    fn available(&self, function: &Function, increment: u64, at: u64) -> Option<Argument> {
+        let straight = is_straight(function, increment, at);
+        let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
+            let origins = function.reaching(register, at);
+            let of_one_kind = straight || typed || origins.iter().all(|o| is_argument(function, *o));
+            origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
+        };
+        if holds(self.base, &self.base_origins, self.loaded.is_some()) {
+            return Some(Argument { register: self.base, dereference: None, creates: true });
+        }
+        let loaded = self.loaded.as_ref()?;
+        holds(loaded.connection, &loaded.connection_origins, false).then_some(Argument {
+            register: loaded.connection,
+            dereference: Some(loaded.displacement),
+            creates: true,
+        })
+    }
+}
+
+impl Loaded {
+    /// If every origin is a load of the same field of a connection.
+    fn by_all(function: &Function, origins: &BTreeSet<Origin>, layout: &Layout) -> Option<Self> {
+        let mut found: Option<Self> = None;
+        for origin in origins {
+            let Origin::Assignment(address) = *origin else { return None };
+            let load = function.at(address)?;
+            if load.mnemonic() != Mnemonic::Mov
+                || load.op1_kind() != OpKind::Memory
+                || load.memory_index() != iced_x86::Register::None
+                || load.memory_size().size() != 8
+            {
+                return None;
+            }
+            let displacement = u32::try_from(load.memory_displacement64()).ok()?;
+            let of_a_connection = [layout.ssl_to_ctx, layout.ssl_to_session_ctx];
+            if !of_a_connection.contains(&Some(displacement)) {
+                return None;
+            }
+            let connection = general_register(load.memory_base())?;
+            let reaching = function.reaching(connection, address);
+            match &mut found {
+                None => {
+                    found = Some(Self { connection, displacement, connection_origins: reaching });
+                }
+                Some(one) => {
+                    if (one.connection, one.displacement) != (connection, displacement) {
+                        return None;
+                    }
+                    one.connection_origins.extend(reaching);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether an origin is an argument of the function, as it was passed: the same
+/// kind of thing on every path.
+fn is_argument(function: &Function, origin: Origin) -> bool {
+    match origin {
+        Origin::Entry => true,
+        Origin::Outside => false,
+        Origin::Assignment(address) => function.at(address).is_some_and(|copy| {
+            copy.mnemonic() == Mnemonic::Mov
+                && copy.op1_kind() == OpKind::Register
+                && general_register(copy.op1_register()).is_some_and(|from| {
+                    function.reaching(from, address) == BTreeSet::from([Origin::Entry])
+                })
+        }),
+    }
+}
+
+/// Whether the only way to a place is from an increment, one instruction after
+/// the other.
+fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
+    let mut here = increment;
+    while here != at {
+        let Some(instruction) = function.at(here) else { return false };
+        let next = instruction.next_ip();
+        if instruction.flow_control() != FlowControl::Next || !function.only_follows(here, next) {
+            return false;
+        }
+        here = next;
+    }
+    true
+}
+
+/// Whether the kernel emulates the instruction under a uprobe, in place of
+/// executing it out of line: `push`, direct `jmp` and `call`, `jcc`, `nop`
+/// (arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and `push_setup_xol_ops`).
+fn is_emulated(elf: &Elf, instruction: &Instruction) -> bool {
+    let Some(bytes) = elf.code(instruction.ip()).and_then(|code| code.get(..instruction.len()))
+    else {
+        return false;
+    };
+    matches!(
+        bytes,
+        [0x50..=0x57 | 0x90]
+            | [0x41, 0x50..=0x57]
+            | [0x70..=0x7f | 0xeb, _]
+            | [0xe8 | 0xe9, _, _, _, _]
+            | [0x0f, 0x80..=0x8f, _, _, _, _]
+    )
+}
