@@ -257,10 +257,11 @@ extern "C" fn inherit_one(
     inherited.block = block;
     inherited.flags = flags;
     let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
+    // First the event, which says what was inherited, then the record: who
+    // finds the record finds the event too.
+    send(EventKind::ContextInherited, at, &child, &inherited);
     if CONTEXTS.insert(child, inherited, 0).is_err() {
         count(Loss::ContextsFull);
-        return 0;
     }
-    send(EventKind::ContextInherited, at, &child, &inherited);
     0
 }

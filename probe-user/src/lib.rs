@@ -4,4 +4,14 @@
 //! Data flows one way: file -> layout -> probes -> maps -> registry -> snapshot
 //! -> outputs. `docs/architecture.md` walks one number along it.
 
+pub mod agent;
+pub mod cli;
+pub mod commands;
+pub mod context;
+pub mod export;
+pub mod host;
 pub mod image;
+pub mod kernel;
+pub mod preflight;
+pub mod selftest;
+pub mod snapshot;

@@ -1,3 +1,5 @@
+//! Why something about a library is not known.
+
 use thiserror::Error;
 
 /// Why something about a library is not known.

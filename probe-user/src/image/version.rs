@@ -1,3 +1,5 @@
+//! The version by which people know a library.
+
 use super::elf::Elf;
 
 /// The version in the text that `OpenSSL_version(3)` returns, such as `3.0.19`

@@ -1,0 +1,343 @@
+//! The agent: discovers, attaches, follows lives, and says what is known.
+
+pub mod images;
+pub mod task;
+
+use std::collections::HashSet;
+
+use anyhow::Context as _;
+use probe_common::{ContextKey, Loss};
+use tracing::{debug, warn};
+
+use self::images::Images;
+use crate::{
+    context::{Context, Observation, Registry, Source, State, registry::Retention},
+    host::{self, LiveMemory, ProcessFacts, ProcessMemory},
+    image::PlanChoice,
+    kernel::{
+        Kernel, Lifecycle, LoadOptions,
+        events::{End, unreported_end},
+    },
+    snapshot::{
+        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot,
+    },
+};
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Only these processes; empty: all.
+    pub pids: HashSet<u32>,
+    /// Where probes are put.
+    pub plan: PlanChoice,
+    /// How many live contexts are recorded at most.
+    pub max_contexts: u32,
+    /// How many ended contexts are listed at most.
+    pub max_ended: usize,
+}
+
+/// The agent.
+pub struct Agent {
+    kernel: Kernel,
+    images: Images,
+    registry: Registry,
+    memory: Box<dyn ProcessMemory + Send>,
+    pids: HashSet<u32>,
+    gaps: Vec<GapSnapshot>,
+    release: String,
+    rescan: bool,
+}
+
+impl Agent {
+    /// Loads the kernel half and attaches to every library that is in use.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn start(options: AgentOptions) -> anyhow::Result<Self> {
+        let kernel = Kernel::load(LoadOptions { max_contexts: options.max_contexts })?;
+        if !kernel.exit_is_final() {
+            warn!("before Linux 6.16, values of a process that exits are those that its last probe saw");
+        }
+        let mut agent = Self {
+            kernel,
+            images: Images::new(options.plan),
+            registry: Registry::new(Retention { ended: options.max_ended }),
+            memory: Box::new(LiveMemory),
+            pids: options.pids,
+            gaps: Vec::new(),
+            release: kernel_release(),
+            rescan: false,
+        };
+        agent.scan();
+        Ok(agent)
+    }
+
+    /// The kernel half.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// Looks at the mappings of all processes; attaches what is new.
+    pub fn scan(&mut self) {
+        self.rescan = false;
+        let (libraries, unseen) = host::scan(&self.pids);
+        let mut gaps = self.images.attach(&mut self.kernel, &libraries);
+        gaps.extend(unseen.into_iter().map(|gap| GapSnapshot {
+            pid: Some(gap.pid),
+            library: Some(gap.library),
+            reason: gap.reason,
+        }));
+        gaps.sort();
+        gaps.dedup();
+        self.gaps = gaps;
+        self.reap();
+    }
+
+    /// Ends contexts whose process is gone without a report: on kernels whose
+    /// exits do not tell, and where a report was lost.
+    fn reap(&mut self) {
+        let gone: HashSet<u32> = self
+            .registry
+            .live()
+            .filter(|c| !ProcessFacts::is_alive(c.key.tgid, c.facts.start_time_ticks))
+            .map(|c| c.key.tgid)
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        // Their reports are under way, as a rule.
+        self.handle_events();
+        let contexts: Vec<(ContextKey, u64)> = self
+            .registry
+            .live()
+            .filter(|context| gone.contains(&context.key.tgid))
+            .map(|context| (context.key, context.born_ns))
+            .collect();
+        for (key, born_ns) in contexts {
+            self.end_unreported(&key, born_ns, State::Exited);
+        }
+        for tgid in gone {
+            self.forget_process(tgid);
+        }
+    }
+
+    fn end_unreported(&mut self, key: &ContextKey, born_ns: u64, state: State) {
+        match self.kernel.context(key) {
+            Ok(Some(record)) if record.born_ns == born_ns => {
+                let end = unreported_end(&record).unwrap_or(End::Exited { final_values: false });
+                self.registry.end(*key, &record, end, ProcessFacts::default);
+                self.forget_context(key);
+            }
+            Ok(_) => self.registry.end_unreported(key, state),
+            Err(error) => warn!(%error, "cannot read the map of contexts"),
+        }
+    }
+
+    fn forget_context(&mut self, key: &ContextKey) {
+        if let Err(error) = self.kernel.forget_context(key) {
+            warn!(%error, "cannot remove a context that has ended");
+        }
+    }
+
+    fn forget_process(&mut self, tgid: u32) {
+        self.registry.forget_process(tgid);
+        if let Err(error) = self.kernel.forget_process(tgid) {
+            warn!(%error, "cannot remove a process that has ended");
+        }
+    }
+
+    /// Takes in every event that waits; says whether processes have changed so
+    /// that a scan is due.
+    pub fn handle_events(&mut self) -> bool {
+        while let Some(event) = self.kernel.next_event() {
+            debug!(?event, "event");
+            match event {
+                Lifecycle::Born(key, record) => {
+                    self.registry.born(key, &record, || ProcessFacts::read(key.tgid));
+                }
+                Lifecycle::Inherited(key, record) => {
+                    self.registry.inherited(key, &record, || ProcessFacts::read(key.tgid));
+                }
+                Lifecycle::Ended(key, record, end) => {
+                    self.registry.end(key, &record, end, || ProcessFacts::read(key.tgid));
+                    if matches!(end, End::Exited { .. }) {
+                        self.registry.forget_process(key.tgid);
+                    }
+                }
+                Lifecycle::Executed { .. } | Lifecycle::ThreadExited { .. } => self.rescan = true,
+            }
+        }
+        self.rescan
+    }
+
+    /// Everything that is known now.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read.
+    pub fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
+        let records = self.kernel.contexts().context("cannot read the map of contexts")?;
+        // After the map: of whatever is in it, the event is in the buffer.
+        self.handle_events();
+        for (key, record) in &records {
+            match unreported_end(record) {
+                Some(end) => {
+                    self.registry.end(*key, record, end, || ProcessFacts::read(key.tgid));
+                    self.forget_context(key);
+                }
+                None => self.registry.see(key, record.born_ns, Observation::of_record(record, Source::Probe)),
+            }
+        }
+        self.look()?;
+        self.build()
+    }
+
+    /// Reads every live context from its process's memory.
+    fn look(&mut self) -> anyhow::Result<()> {
+        let seen: Vec<(ContextKey, u64, Option<Observation>)> = self
+            .registry
+            .live()
+            .map(|context| {
+                let Context { key, layout, .. } = context;
+                let seen = Observation::read(&*self.memory, key.tgid, key.address, layout);
+                (*key, context.born_ns, seen.ok())
+            })
+            .collect();
+        // Whatever ended before it was read has been reported by now, or marked.
+        self.handle_events();
+        for (key, born_ns, seen) in seen {
+            if !self.registry.is_live(&key, born_ns) {
+                continue;
+            }
+            let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
+            match record.filter(|record| record.born_ns == born_ns) {
+                Some(record) if unreported_end(&record).is_none() => {
+                    let seen = seen.unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
+                    self.registry.see(&key, born_ns, seen);
+                }
+                Some(_) => self.end_unreported(&key, born_ns, State::Freed),
+                // It ended and the report was lost: the last look stands.
+                None => self.registry.end_unreported(&key, State::Freed),
+            }
+        }
+        Ok(())
+    }
+
+    fn build(&mut self) -> anyhow::Result<Snapshot> {
+        let mut contexts: Vec<ContextSnapshot> = self
+            .registry
+            .all()
+            .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
+            .map(|context| self.show(context))
+            .collect();
+        contexts.sort_by(|a, b| {
+            (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation))
+        });
+        let losses = self.kernel.losses().context("cannot read the map of losses")?;
+        let mut gaps = self.gaps.clone();
+        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(loss_gap));
+        let groups = self.groups();
+        Ok(Snapshot {
+            host: Host {
+                kernel: self.release.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            contexts,
+            gaps,
+            groups,
+            health: Health {
+                losses: losses.iter().map(|(loss, count)| (loss.name(), *count)).collect(),
+                probes: self.kernel.attached(),
+                libraries: self.images.attached(),
+                forgotten: self.registry.forgotten(),
+            },
+        })
+    }
+
+    fn show(&self, context: &Context) -> ContextSnapshot {
+        ContextSnapshot {
+            pid: context.key.tgid,
+            start_time_ticks: context.facts.start_time_ticks,
+            comm: context.facts.comm.clone(),
+            exe: context.facts.exe.clone(),
+            container: None,
+            ctx: format!("{:#x}", context.key.address),
+            generation: context.generation,
+            state: context.state,
+            library: self.images.library(context.image),
+            stats: stats(&context.seen),
+            source: context.seen.source,
+            observed_at: context.seen_at,
+        }
+    }
+
+    fn groups(&mut self) -> Vec<GroupSnapshot> {
+        let totals = self.registry.group_totals();
+        totals
+            .into_iter()
+            .map(|(key, sums)| {
+                let live: Vec<&Context> = self
+                    .registry
+                    .live()
+                    .filter(|context| crate::context::groups::GroupKey::of(context) == key)
+                    .collect();
+                GroupSnapshot {
+                    exe: key.exe,
+                    totals: probe_common::COUNTERS
+                        .into_iter()
+                        .map(|counter| (counter.name(), sums[counter as usize]))
+                        .collect(),
+                    number: live.iter().map(|context| stats(&context.seen).number).sum(),
+                    live: live.len(),
+                }
+            })
+            .collect()
+    }
+
+    /// Removes every probe; returns when the last one is gone.
+    pub fn stop(mut self) {
+        self.kernel.detach_all();
+    }
+}
+
+/// The values as the functions of the manual page would return them.
+fn stats(seen: &Observation) -> SessionStats {
+    use probe_common::Counter;
+    let counter = |counter: Counter| Some(i64::from(seen.block.counters[counter as usize]));
+    SessionStats {
+        number: seen.number_known.then_some(seen.block.number as i64),
+        connect: counter(Counter::Connect),
+        connect_good: counter(Counter::ConnectGood),
+        connect_renegotiate: counter(Counter::ConnectRenegotiate),
+        accept: counter(Counter::Accept),
+        accept_good: counter(Counter::AcceptGood),
+        accept_renegotiate: counter(Counter::AcceptRenegotiate),
+        hits: counter(Counter::Hits),
+        cb_hits: counter(Counter::CbHits),
+        misses: counter(Counter::Misses),
+        timeouts: counter(Counter::Timeouts),
+        cache_full: counter(Counter::CacheFull),
+    }
+}
+
+/// What a loss leaves unknown; `None` if it leaves nothing unknown.
+fn loss_gap((loss, count): &(Loss, u64)) -> Option<GapSnapshot> {
+    let what = match loss {
+        Loss::ContextsFull => "contexts are not shown: the map is full; raise --max-contexts",
+        Loss::RingFull => "reports of the kernel half were lost: the agent was too slow for them",
+        Loss::FinalOverwritten => "contexts ended and their last values were lost",
+        Loss::UnknownProbe => "probes fired that nobody placed",
+        // Their values are read again at the next look.
+        Loss::ReadFailed | Loss::ForeignImage | Loss::Unsettled => return None,
+    };
+    Some(GapSnapshot { pid: None, library: None, reason: format!("{count} {what}") })
+}
+
+/// The kernel's release, as `uname -r` shows it.
+#[must_use]
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+

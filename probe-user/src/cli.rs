@@ -1,0 +1,193 @@
+//! The command line.
+
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{agent::AgentOptions, image::PlanChoice};
+
+/// TLS session statistics of live processes: the twelve values of
+/// SSL_CTX_sess_number(3) for every SSL_CTX of every process, read from outside.
+///
+/// Is TLS session resumption working here, and if not, why not? sslsess puts
+/// probes behind the instructions of libssl that count, learns from the
+/// library's own machine code where the counters are, and reads them. The
+/// processes are not touched, restarted or configured.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sslsess",
+    version,
+    arg_required_else_help = true,
+    after_help = "Every verb but `explain FILE` needs root. Start with `sslsess check`, then \
+                  `sslsess show`.\nLog lines go to standard error; SSLSESS_LOG=debug shows more."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch for a while, then print the contexts that were used.
+    Show(ShowArgs),
+    /// A table of the live contexts that refreshes itself.
+    Top(TopArgs),
+    /// Run as an agent: Prometheus metrics, JSON and a page over HTTP.
+    Serve(ServeArgs),
+    /// Print what can be learnt of a libssl, with the evidence.
+    Explain(ExplainArgs),
+    /// Say whether sslsess can work here, and if not, what to do.
+    Check(CheckArgs),
+}
+
+/// Options of everything that watches processes.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Where to put probes: `auto` behind the increments of the counters;
+    /// `entry` at function entries, as is done for libraries whose increments
+    /// are not found.
+    #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
+    pub probe_plan: PlanChoice,
+    /// How many live contexts are recorded at most; more are counted and named
+    /// as a gap.
+    #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_contexts: u32,
+    /// How many contexts that have ended are listed at most; the totals go on
+    /// counting the others.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub max_ended: usize,
+}
+
+impl WatchArgs {
+    /// The agent's options, for these processes (none: for all).
+    #[must_use]
+    pub fn agent_options(&self, pids: &[u32]) -> AgentOptions {
+        AgentOptions {
+            pids: pids.iter().copied().collect::<HashSet<u32>>(),
+            plan: self.probe_plan,
+            max_contexts: self.max_contexts,
+            max_ended: self.max_ended,
+        }
+    }
+}
+
+/// Options of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Only this process; can be given more than once.
+    #[arg(long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// How long to watch before printing. A context appears when it is used:
+    /// when a handshake starts or ends, or a session is looked up.
+    #[arg(long = "for", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub watch_for: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Ask a running `sslsess serve` instead of watching from here.
+    #[arg(long, value_name = "URL", value_parser = agent_url)]
+    pub agent: Option<String>,
+    /// Only this process; can be given more than once.
+    #[arg(long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+    /// End after this time; without it, at Ctrl-C.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub run_for: Option<Duration>,
+    /// Time between two tables.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub interval: Duration,
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen.
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:10160"
+    )]
+    pub listen_address: SocketAddr,
+    /// How many contexts get series of their own, the most active first; the
+    /// totals count all of them.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub max_context_series: usize,
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["file", "pid"]))]
+pub struct ExplainArgs {
+    /// A libssl file.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Every libssl that this process maps.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// Where probes would be put.
+    #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
+    pub probe_plan: PlanChoice,
+    /// Print JSON: an object for a file, an array for a process.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like `10s`, `500ms` or `2m`"))?;
+    if duration.is_zero() || duration > Duration::from_secs(366 * 86_400) {
+        return Err("it must be longer than nothing, and at most a year".to_owned());
+    }
+    Ok(duration)
+}
+
+fn agent_url(text: &str) -> Result<String, String> {
+    if text.starts_with("http://") {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("write it like `http://127.0.0.1:10160`".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_written_with_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("5").is_err());
+        assert!(duration("0s").is_err());
+    }
+}

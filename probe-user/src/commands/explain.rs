@@ -1,0 +1,67 @@
+//! `sslsess explain`: what was learnt of a library, with its evidence.
+
+use std::{collections::HashSet, path::Path};
+
+use anyhow::Context as _;
+
+use super::{print, print_json};
+use crate::{
+    agent::images,
+    cli::ExplainArgs,
+    export::explain::Explanation,
+    host,
+    image::{Companion, Elf, Image, companion},
+};
+
+pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
+    match (&args.file, args.pid) {
+        (Some(file), _) => {
+            let explanation = of_file(file, args)?;
+            if args.json { print_json(&explanation) } else { print(&explanation.to_string()) }
+        }
+        (None, Some(pid)) => {
+            let explanations = of_process(pid, args)?;
+            if args.json {
+                return print_json(&explanations);
+            }
+            explanations.iter().try_for_each(|explanation| print(&explanation.to_string()))
+        }
+        // The group of arguments is required.
+        (None, None) => Ok(()),
+    }
+}
+
+fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
+    let elf = Elf::open(file)?;
+    anyhow::ensure!(
+        Image::is_openssl(&elf),
+        "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl: it is no libssl of OpenSSL",
+        file.display()
+    );
+    let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();
+    let libcrypto = companion::find_beside(file, &name);
+    let companion = match &libcrypto {
+        Some(Ok(elf)) => Companion::Found(elf),
+        Some(Err(error)) => Companion::Unreadable(name, error.to_string()),
+        None => Companion::Missing(name),
+    };
+    Ok(Explanation::of(&Image::learn(file.to_path_buf(), &elf, &companion, args.probe_plan)))
+}
+
+fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> {
+    anyhow::ensure!(Path::new(&format!("/proc/{pid}")).exists(), "there is no process {pid}");
+    let (libraries, gaps) = host::scan(&HashSet::from([pid]));
+    if let Some(gap) = gaps.first() {
+        anyhow::bail!("{}: {}; are you root?", gap.library.display(), gap.reason);
+    }
+    anyhow::ensure!(!libraries.is_empty(), "process {pid} maps no libssl");
+    libraries
+        .iter()
+        .map(|library| {
+            let elf = Elf::open(&library.libssl.open_at)
+                .with_context(|| format!("process {pid}, {}", library.libssl.path.display()))?;
+            let image = images::learn_mapped(library, &elf, args.probe_plan);
+            Ok(Explanation::of(&image))
+        })
+        .collect()
+}

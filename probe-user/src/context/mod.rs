@@ -1,0 +1,11 @@
+//! Facts of contexts: their life, their values, and sums that survive them.
+
+pub mod groups;
+pub mod reconstruct;
+pub mod registry;
+pub mod widen;
+
+pub use self::{
+    reconstruct::{Observation, Source},
+    registry::{Context, Registry, State},
+};

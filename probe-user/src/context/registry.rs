@@ -1,0 +1,345 @@
+//! The life of contexts: born, seen again, ended, forgotten.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::Timestamp;
+use probe_common::{ContextKey, ContextRecord};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    groups::Groups,
+    reconstruct::{Observation, Source},
+    widen::Widened,
+};
+use crate::{
+    host::{ProcessFacts, clock},
+    kernel::events::End,
+};
+
+/// Whether a context lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Live,
+    /// It is gone (freed, or its program was replaced by exec); the values are its last.
+    Freed,
+    /// Its process is gone; the values are its last.
+    Exited,
+}
+
+/// One `SSL_CTX`, from its first sight to its end.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Its process and address.
+    pub key: ContextKey,
+    /// The how-many-th context at this address of this process, from 1.
+    pub generation: u32,
+    /// Tells it from an earlier one at its address (the kernel half's birth time).
+    pub born_ns: u64,
+    /// The image whose probes see it.
+    pub image: u32,
+    /// Its process.
+    pub facts: ProcessFacts,
+    /// Whether it lives.
+    pub state: State,
+    /// Its latest values.
+    pub seen: Observation,
+    /// When these were read.
+    pub seen_at: Timestamp,
+    /// Where its fields are.
+    pub layout: probe_common::BlockLayout,
+    widened: Widened,
+    /// What a fork gave it at its birth, which another process counted.
+    inherited: [i64; 11],
+}
+
+impl Context {
+    /// What this context counted itself, as numbers that do not wrap.
+    #[must_use]
+    pub fn counted(&self) -> [i64; 11] {
+        let mut counted = self.widened.values();
+        for (counted, inherited) in counted.iter_mut().zip(self.inherited) {
+            *counted -= inherited;
+        }
+        counted
+    }
+
+    fn see(&mut self, seen: Observation) {
+        // A look that began before the one that is known says nothing new.
+        if seen.at_ns >= self.seen.at_ns {
+            self.widened.advance(seen.block.counters);
+            self.seen = seen;
+            self.seen_at = clock::wall_clock(seen.at_ns);
+        }
+    }
+}
+
+/// How long ended contexts are kept, and how many of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Contexts that have ended, at most.
+    pub ended: usize,
+}
+
+/// All contexts that are known.
+#[derive(Debug)]
+pub struct Registry {
+    live: HashMap<ContextKey, Context>,
+    ended: VecDeque<Context>,
+    generations: HashMap<u32, HashMap<u64, u32>>,
+    groups: Groups,
+    retention: Retention,
+    forgotten: u64,
+}
+
+impl Registry {
+    /// An empty one.
+    #[must_use]
+    pub fn new(retention: Retention) -> Self {
+        Self {
+            live: HashMap::new(),
+            ended: VecDeque::new(),
+            generations: HashMap::new(),
+            groups: Groups::default(),
+            retention,
+            forgotten: 0,
+        }
+    }
+
+    /// Whether this very context is known and lives.
+    #[must_use]
+    pub fn is_live(&self, key: &ContextKey, born_ns: u64) -> bool {
+        self.live.get(key).is_some_and(|context| context.born_ns == born_ns)
+    }
+
+    /// A context was seen for the first time. Seen again, nothing changes.
+    pub fn born(&mut self, key: ContextKey, record: &ContextRecord, facts: impl FnOnce() -> ProcessFacts) {
+        self.admit(key, record, facts, false);
+    }
+
+    /// A fork made a context: what the record holds was counted by the parent.
+    pub fn inherited(
+        &mut self,
+        key: ContextKey,
+        record: &ContextRecord,
+        facts: impl FnOnce() -> ProcessFacts,
+    ) {
+        self.admit(key, record, facts, true);
+    }
+
+    fn admit(
+        &mut self,
+        key: ContextKey,
+        record: &ContextRecord,
+        facts: impl FnOnce() -> ProcessFacts,
+        inherited: bool,
+    ) {
+        if self.is_live(&key, record.born_ns) {
+            return;
+        }
+        if self.live.contains_key(&key) {
+            // The end of the one before was not reported; what it said last stands.
+            self.retire(&key, State::Freed);
+        }
+        let seen = Observation::of_record(record, Source::Probe);
+        let generation = self.generations.entry(key.tgid).or_default().entry(key.address).or_insert(0);
+        *generation += 1;
+        let generation = *generation;
+        let widened = Widened::starting_at(record.block.counters);
+        let mut facts = facts();
+        complete(&mut facts, record);
+        let context = Context {
+            key,
+            generation,
+            born_ns: record.born_ns,
+            image: record.image,
+            facts,
+            state: State::Live,
+            seen,
+            seen_at: clock::wall_clock(seen.at_ns),
+            layout: record.layout,
+            widened,
+            inherited: if inherited { widened.values() } else { [0; 11] },
+        };
+        self.live.insert(key, context);
+    }
+
+    /// A live context was looked at.
+    pub fn see(&mut self, key: &ContextKey, born_ns: u64, seen: Observation) {
+        if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
+            context.see(seen);
+        }
+    }
+
+    /// A context ended; the record holds its last values.
+    pub fn end(
+        &mut self,
+        key: ContextKey,
+        record: &ContextRecord,
+        end: End,
+        facts: impl FnOnce() -> ProcessFacts,
+    ) {
+        self.admit(key, record, facts, false);
+        let (state, source) = match end {
+            End::Freed => (State::Freed, Source::Final),
+            End::Exited { final_values: true } => (State::Exited, Source::Final),
+            End::Exited { final_values: false } => (State::Exited, Source::Probe),
+            End::Executed => (State::Freed, Source::Probe),
+        };
+        if let Some(context) = self.live.get_mut(&key) {
+            context.see(Observation::of_record(record, source));
+        }
+        self.retire(&key, state);
+    }
+
+    /// A live context whose end was not reported, but which is gone.
+    pub fn end_unreported(&mut self, key: &ContextKey, state: State) {
+        self.retire(key, state);
+    }
+
+    /// A process is gone: whatever comes at its pid is another one.
+    pub fn forget_process(&mut self, tgid: u32) {
+        self.generations.remove(&tgid);
+    }
+
+    fn retire(&mut self, key: &ContextKey, state: State) {
+        let Some(mut context) = self.live.remove(key) else { return };
+        context.state = state;
+        self.ended.push_back(context);
+        while self.ended.len() > self.retention.ended {
+            if let Some(context) = self.ended.pop_front() {
+                self.groups.retire(&context);
+                self.forgotten += 1;
+            }
+        }
+    }
+
+    /// The contexts that live.
+    pub fn live(&self) -> impl Iterator<Item = &Context> {
+        self.live.values()
+    }
+
+    /// Those that live, and those that ended and are still kept.
+    pub fn all(&self) -> impl Iterator<Item = &Context> {
+        self.live.values().chain(&self.ended)
+    }
+
+    /// How many ended contexts are not kept any more; the groups still count them.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The sums of all groups.
+    pub fn group_totals(&mut self) -> Vec<(super::groups::GroupKey, [i64; 11])> {
+        self.groups.totals(self.live.values().chain(&self.ended))
+    }
+}
+
+/// What the kernel half knows of a process that `/proc` does not show any more;
+/// and what `/proc` shows, if it is not about that process.
+fn complete(facts: &mut ProcessFacts, record: &ContextRecord) {
+    if record.process_start_ns != 0 {
+        let ticks = clock::start_ticks(record.process_start_ns);
+        if facts.start_time_ticks.is_some_and(|seen| seen != ticks) {
+            *facts = ProcessFacts::default();
+        }
+        facts.start_time_ticks = Some(ticks);
+    }
+    if facts.comm.is_none() {
+        let comm = record.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        facts.comm = (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_common::{BlockLayout, MirroredBlock};
+
+    use super::*;
+
+    const KEY: ContextKey = ContextKey { tgid: 7, pad: 0, address: 0x1000 };
+
+    fn record(born_ns: u64, hits: i32) -> ContextRecord {
+        let mut block = MirroredBlock::default();
+        block.counters[probe_common::Counter::Hits as usize] = hits;
+        ContextRecord {
+            process_start_ns: 0,
+            born_ns,
+            observed_ns: born_ns,
+            hits: 1,
+            block,
+            image: 1,
+            flags: 0,
+            comm: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
+            layout: BlockLayout { counters: 0, references: 0, sessions: 0, num_items: 0 },
+        }
+    }
+
+    fn facts() -> ProcessFacts {
+        ProcessFacts { exe: Some("/bin/test".into()), ..ProcessFacts::default() }
+    }
+
+    fn hits(registry: &mut Registry) -> i64 {
+        let totals = registry.group_totals();
+        totals.iter().map(|(_, sum)| sum[probe_common::Counter::Hits as usize]).sum()
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_is_another_generation() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        registry.end(KEY, &record(1, 5), End::Freed, facts);
+        registry.born(KEY, &record(2, 1), facts);
+        let mut seen: Vec<_> =
+            registry.all().map(|c| (c.generation, c.state, c.seen.source)).collect();
+        seen.sort_by_key(|(generation, ..)| *generation);
+        assert_eq!(seen, [(1, State::Freed, Source::Final), (2, State::Live, Source::Probe)]);
+        assert_eq!(hits(&mut registry), 6);
+    }
+
+    #[test]
+    fn totals_survive_what_is_forgotten() {
+        let mut registry = Registry::new(Retention { ended: 1 });
+        for born in 1..=100 {
+            registry.born(KEY, &record(born, 1), facts);
+            registry.end(KEY, &record(born, 2), End::Freed, facts);
+        }
+        assert_eq!(registry.all().count(), 1);
+        assert_eq!(registry.forgotten(), 99);
+        assert_eq!(hits(&mut registry), 200);
+    }
+
+    #[test]
+    fn what_a_child_inherits_is_counted_once() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 1000), facts);
+        let child = ContextKey { tgid: 8, ..KEY };
+        registry.inherited(child, &record(2, 1000), facts);
+        registry.see(&child, 2, Observation::of_record(&record(3, 1001), Source::Memory));
+        assert_eq!(hits(&mut registry), 1001);
+        let shown: Vec<i32> = registry.all().map(|c| c.seen.block.counters[9]).collect();
+        assert!(shown.contains(&1001) && shown.contains(&1000));
+    }
+
+    #[test]
+    fn an_end_of_something_never_seen_is_an_end() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.end(KEY, &record(1, 4), End::Freed, facts);
+        let context = registry.all().next().expect("it is kept");
+        assert_eq!((context.state, context.seen.block.counters[9]), (State::Freed, 4));
+        assert_eq!(context.facts.comm.as_deref(), Some("test"));
+    }
+
+    #[test]
+    fn totals_never_fall() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 5), facts);
+        assert_eq!(hits(&mut registry), 5);
+        registry.see(&KEY, 1, Observation::of_record(&record(2, 4), Source::Memory));
+        assert_eq!(hits(&mut registry), 5);
+        registry.see(&KEY, 1, Observation::of_record(&record(3, 7), Source::Memory));
+        assert_eq!(hits(&mut registry), 7);
+    }
+}

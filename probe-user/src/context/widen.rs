@@ -1,0 +1,73 @@
+//! The counters are C `int`s and wrap; sums of them must not.
+
+use probe_common::{COUNTERS, Counter};
+
+/// Counters as 64-bit numbers that go on where the `int` wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widened {
+    last: [i32; 11],
+    value: [i64; 11],
+}
+
+impl Widened {
+    /// Begins with the values of the first look.
+    ///
+    /// A negative value has wrapped, but for `accept`, which some releases
+    /// count below zero when SNI meets a HelloRetryRequest (openssl #13183).
+    #[must_use]
+    pub fn starting_at(counters: [i32; 11]) -> Self {
+        let mut value = counters.map(i64::from);
+        for counter in COUNTERS {
+            let slot = &mut value[counter as usize];
+            if *slot < 0 && counter != Counter::Accept {
+                *slot += 1 << 32;
+            }
+        }
+        Self { last: counters, value }
+    }
+
+    /// Goes on to the values of the next look: each moved by less than 2^31,
+    /// in either direction.
+    pub fn advance(&mut self, counters: [i32; 11]) {
+        for i in 0..counters.len() {
+            self.value[i] += i64::from(counters[i].wrapping_sub(self.last[i]));
+        }
+        self.last = counters;
+    }
+
+    /// The values now.
+    #[must_use]
+    pub fn values(&self) -> [i64; 11] {
+        self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrap_goes_on() {
+        let mut widened = Widened::starting_at([i32::MAX; 11]);
+        widened.advance([i32::MIN; 11]);
+        assert_eq!(widened.values(), [i64::from(i32::MAX) + 1; 11]);
+        widened.advance([-1; 11]);
+        assert_eq!(widened.values(), [i64::from(u32::MAX); 11]);
+        widened.advance([5; 11]);
+        assert_eq!(widened.values(), [(1 << 32) + 5; 11]);
+    }
+
+    #[test]
+    fn a_backward_step_is_one() {
+        let mut widened = Widened::starting_at([3; 11]);
+        widened.advance([2; 11]);
+        assert_eq!(widened.values(), [2; 11]);
+    }
+
+    #[test]
+    fn a_first_look_below_zero_has_wrapped_except_for_accept() {
+        let values = Widened::starting_at([-1; 11]).values();
+        assert_eq!(values[Counter::Hits as usize], i64::from(u32::MAX));
+        assert_eq!(values[Counter::Accept as usize], -1);
+    }
+}

@@ -1,0 +1,6 @@
+//! What is known, in the forms in which it is wanted.
+
+pub mod explain;
+pub mod metrics;
+pub mod table;
+pub mod web;

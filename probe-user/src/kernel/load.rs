@@ -1,0 +1,182 @@
+//! Loads the BPF programs, and attaches the tracepoints.
+
+use std::fs;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError, UProbe},
+};
+use nix::sys::resource::{Resource, setrlimit};
+use probe_common::{ContextKey, ContextRecord, ProbeSpec, names};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use super::{
+    attach::Attachments,
+    btf::{self, BtfError, KernelTypes, TaskOffsets},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
+
+/// Why the kernel half could not be set up.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The kernel does not show its type information.
+    #[error(
+        "cannot read {}: {source}; the kernel needs CONFIG_DEBUG_INFO_BTF=y",
+        btf::VMLINUX
+    )]
+    NoBtf {
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The kernel's type information is not understood.
+    #[error("cannot use the kernel's type information: {0}")]
+    Btf(#[from] BtfError),
+    /// The kernel's type information is not understood by the loader.
+    #[error("cannot use the kernel's type information: {0}")]
+    LoaderBtf(#[from] aya::BtfError),
+    /// The object or its maps were refused.
+    #[error("the kernel refuses the BPF object: {0}; `sslsess check` says what is missing")]
+    Object(#[from] aya::EbpfError),
+    /// A program was refused.
+    #[error("the kernel refuses the BPF program {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// Why, with the verifier's words.
+        #[source]
+        source: ProgramError,
+    },
+    /// The object lacks a map or a program: it was not built from this source.
+    #[error("the BPF object has no {0}: build it anew with `cargo xtask build`")]
+    Incomplete(&'static str),
+    /// A map is not of the type that it should be.
+    #[error("a map of the BPF object is not as expected: {0}")]
+    Map(#[from] MapError),
+}
+
+/// What can be chosen when loading.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// How many live contexts the kernel keeps records of.
+    pub max_contexts: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { max_contexts: 65_536 }
+    }
+}
+
+/// Log lines of the BPF programs, on their way to the `log` crate's logger.
+pub type BpfLog = aya_log::EbpfLogger<&'static dyn log::Log>;
+
+/// The kernel half, loaded.
+pub struct Kernel {
+    pub(super) ebpf: Ebpf,
+    pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
+    pub(super) processes: BpfHashMap<MapData, u32, u32>,
+    pub(super) specs: Array<MapData, ProbeSpec>,
+    pub(super) losses: PerCpuArray<MapData, u64>,
+    pub(super) lifecycle: RingBuf<MapData>,
+    pub(super) attachments: Attachments,
+    exit_is_final: bool,
+}
+
+impl Kernel {
+    /// Loads all programs, and attaches those that need no library.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel lacks something that nothing replaces.
+    pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        // Needed before 5.11 only; where it is refused, it is not needed either.
+        if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX) {
+            debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+        }
+        let data = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
+        let offsets = TaskOffsets::of(&KernelTypes::parse(&data)?);
+        let btf = Btf::parse(&data, aya::Endianness::default())?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .map_max_entries(names::CONTEXTS, options.max_contexts)
+            .override_global(names::TASK_GROUP_LEADER, &offsets.group_leader, true)
+            .override_global(names::TASK_START_BOOTTIME, &offsets.start_boottime, true)
+            .override_global(names::TASK_TGID, &offsets.tgid, true)
+            .override_global(names::TASK_MM, &offsets.mm, true)
+            .load(OBJECT)?;
+        let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
+        probe
+            .load()
+            .map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+        let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
+        Ok(Self {
+            contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
+            processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
+            specs: map(&mut ebpf, names::PROBE_SPECS)?.try_into()?,
+            losses: map(&mut ebpf, names::LOSSES)?.try_into()?,
+            lifecycle: map(&mut ebpf, names::LIFECYCLE)?.try_into()?,
+            attachments: Attachments::default(),
+            ebpf,
+            exit_is_final,
+        })
+    }
+
+    /// Whether the exit of a process still shows its memory (Linux 6.16): then
+    /// the values of an exited process are final, else the last that a probe saw.
+    #[must_use]
+    pub fn exit_is_final(&self) -> bool {
+        self.exit_is_final
+    }
+
+    /// Lets the log lines of the BPF programs through to `tracing`.
+    pub fn forward_logs(&mut self) -> Option<BpfLog> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+            .inspect_err(|error| debug!(%error, "no log lines from the BPF programs"))
+            .ok()
+    }
+}
+
+fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Incomplete(name))
+}
+
+fn program<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut P, LoadError>
+where
+    &'e mut P: TryFrom<&'e mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or(LoadError::Incomplete(name))?
+        .try_into()
+        .map_err(|source| LoadError::Program { name, source })
+}
+
+/// Attaches what watches processes; says whether exits show final values.
+fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<bool, LoadError> {
+    let mut attach = |name: &'static str, tracepoint: &str| -> Result<(), LoadError> {
+        let program: &mut BtfTracePoint = program(ebpf, name)?;
+        program
+            .load(tracepoint, btf)
+            .and_then(|()| program.attach().map(drop))
+            .map_err(|source| LoadError::Program { name, source })
+    };
+    // Before 6.16 the tracepoint has no second argument, and the verifier
+    // refuses the program that reads it.
+    let exit_is_final = match attach(names::PROCESS_EXIT, "sched_process_exit") {
+        Ok(()) => true,
+        Err(error) => {
+            debug!(%error, "the exit of a process does not show its memory");
+            attach(names::THREAD_EXIT, "sched_process_exit")?;
+            false
+        }
+    };
+    attach(names::PROCESS_EXEC, "sched_process_exec")?;
+    attach(names::PROCESS_FORK, "sched_process_fork")?;
+    if let Err(error) = attach(names::PREPARE_EXEC, "sched_prepare_exec") {
+        warn!(%error, "no last look before exec: values of a program that execs may lag");
+    }
+    Ok(exit_is_final)
+}
+

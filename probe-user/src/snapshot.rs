@@ -1,0 +1,161 @@
+//! What is known at one moment: the only type that outputs see.
+//!
+//! Its JSON form is a contract: `sslsess show --json`, `GET /api/v1/contexts`.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use crate::context::{Source, State};
+
+/// Everything, at one moment. Immutable.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The host that was looked at.
+    pub host: Host,
+    /// The contexts that live, and those that ended a short while ago.
+    pub contexts: Vec<ContextSnapshot>,
+    /// What is not known, and why.
+    pub gaps: Vec<GapSnapshot>,
+    /// Sums that never fall; not part of the JSON contract.
+    #[serde(skip)]
+    pub groups: Vec<GroupSnapshot>,
+    /// How the agent itself fares; not part of the JSON contract.
+    #[serde(skip)]
+    pub health: Health,
+}
+
+/// The host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The version of this program.
+    pub agent_version: String,
+}
+
+/// One `SSL_CTX`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextSnapshot {
+    /// Process id.
+    pub pid: u32,
+    /// Start of the process, in ticks since boot; with the pid it names the
+    /// process for good. `null` where neither the kernel nor `/proc` told it.
+    pub start_time_ticks: Option<u64>,
+    /// Name of the process's main thread.
+    pub comm: Option<String>,
+    /// The executable. `null` where the process was gone before it could be read.
+    pub exe: Option<PathBuf>,
+    /// The container; `null` outside of one, and where it is not known yet.
+    pub container: Option<String>,
+    /// The address of the `SSL_CTX`.
+    pub ctx: String,
+    /// The how-many-th context at that address, from 1.
+    pub generation: u32,
+    /// Whether it lives.
+    pub state: State,
+    /// The library that it belongs to.
+    pub library: LibrarySnapshot,
+    /// The values.
+    pub stats: SessionStats,
+    /// Where they come from.
+    pub source: Source,
+    /// When they were read.
+    #[serde(serialize_with = "milliseconds")]
+    pub observed_at: Timestamp,
+}
+
+/// The library of a context.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibrarySnapshot {
+    /// Its file, as the process sees it.
+    pub path: PathBuf,
+    /// Its GNU build id.
+    pub build_id: Option<String>,
+    /// What its libcrypto calls itself.
+    pub version: Option<String>,
+}
+
+/// The twelve values of `SSL_CTX_sess_number(3)`, as the function would return
+/// them: C `int`s, but for `number`. `null`: not known, and a gap says why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the manual page's own names")]
+pub struct SessionStats {
+    pub number: Option<i64>,
+    pub connect: Option<i64>,
+    pub connect_good: Option<i64>,
+    pub connect_renegotiate: Option<i64>,
+    pub accept: Option<i64>,
+    pub accept_good: Option<i64>,
+    pub accept_renegotiate: Option<i64>,
+    pub hits: Option<i64>,
+    pub cb_hits: Option<i64>,
+    pub misses: Option<i64>,
+    pub timeouts: Option<i64>,
+    pub cache_full: Option<i64>,
+}
+
+impl SessionStats {
+    /// The values in the order of the manual page, with their names.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, Option<i64>); 12] {
+        [
+            ("number", self.number),
+            ("connect", self.connect),
+            ("connect_good", self.connect_good),
+            ("connect_renegotiate", self.connect_renegotiate),
+            ("accept", self.accept),
+            ("accept_good", self.accept_good),
+            ("accept_renegotiate", self.accept_renegotiate),
+            ("hits", self.hits),
+            ("cb_hits", self.cb_hits),
+            ("misses", self.misses),
+            ("timeouts", self.timeouts),
+            ("cache_full", self.cache_full),
+        ]
+    }
+}
+
+/// Something that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GapSnapshot {
+    /// The process it concerns; `null`: all of them.
+    pub pid: Option<u32>,
+    /// The library it concerns; `null`: none in particular.
+    pub library: Option<PathBuf>,
+    /// Why it is not known.
+    pub reason: String,
+}
+
+/// The sums of a group of contexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSnapshot {
+    /// The executable that the group is of; empty where it is not known.
+    pub exe: String,
+    /// Sums of what the contexts counted, by name; each only grows.
+    pub totals: Vec<(&'static str, i64)>,
+    /// Sessions in the internal caches of the live contexts now; `None` if it
+    /// is not known of one of them.
+    pub number: Option<i64>,
+    /// Contexts that live.
+    pub live: usize,
+}
+
+/// How the agent itself fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Things that were lost or refused in the kernel, and how often.
+    pub losses: Vec<(&'static str, u64)>,
+    /// Probes that are attached.
+    pub probes: usize,
+    /// Libraries whose probes are attached.
+    pub libraries: usize,
+    /// Ended contexts that are not listed any more.
+    pub forgotten: u64,
+}
+
+/// `2026-01-01T00:00:00.000Z`: the same width always.
+fn milliseconds<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+}
