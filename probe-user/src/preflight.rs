@@ -71,7 +71,9 @@ pub fn require() -> anyhow::Result<()> {
     let failed: Vec<String> = checks()
         .into_iter()
         .filter(|check| check.outcome == Outcome::Failed)
-        .map(|check| format!("{}: {} -- {}", check.name, check.found, check.cure.unwrap_or_default()))
+        .map(|check| {
+            format!("{}: {} -- {}", check.name, check.found, check.cure.unwrap_or_default())
+        })
         .collect();
     anyhow::ensure!(failed.is_empty(), "cannot work here:\n  {}", failed.join("\n  "));
     Ok(())
@@ -156,7 +158,8 @@ fn pid_namespace() -> Check {
         }
         Err(error) => (Outcome::Failed, format!("/proc/self/ns/pid: {error}")),
     };
-    let cure = "run it in the host's pid namespace (in a container: --pid=host), with /proc mounted";
+    let cure =
+        "run it in the host's pid namespace (in a container: --pid=host), with /proc mounted";
     Check::new("pid namespace", outcome, found, cure)
 }
 

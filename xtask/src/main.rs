@@ -1,1 +1,70 @@
-fn main(){}
+//! Everything that a developer does with this repository, one verb each.
+
+mod build;
+mod demo;
+mod packages;
+mod progress;
+mod test;
+mod toolchain;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and shows sslsess.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build everything in release mode; the agent is then target/release/sslsess.
+    Build,
+    /// Build everything, start a small TLS workload on loopback, and watch it live.
+    Demo {
+        /// End after this time; without it, at Ctrl-C.
+        #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        run_for: Option<Duration>,
+        /// Leave the agent and the workload running, with /metrics, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every check and every test: formatting, lints, unit tests, end to end.
+    Test {
+        /// Only the end-to-end tests whose names contain this.
+        #[arg(value_name = "FILTER")]
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
+        Verb::Demo { run_for, keep } => demo::run(run_for, keep),
+        Verb::Test { filter } => test::run(filter.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where everything that is built or installed goes.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}

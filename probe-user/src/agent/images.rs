@@ -1,8 +1,12 @@
 //! Learns each library file once, and attaches its probes once.
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
+    collections::{BTreeSet, HashMap, HashSet},
+    fs::File,
+    io::ErrorKind,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use tracing::{info, warn};
@@ -12,7 +16,7 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, Image, PlanChoice, plan},
+    image::{Companion, Elf, ElfError, Image, PlanChoice, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -25,11 +29,18 @@ enum Known {
     Refused(String),
     /// Its probes are attached.
     Attached(u32),
+    /// Its probes are attached, but with this libcrypto the number of sessions
+    /// stands elsewhere than with the one that they were made for.
+    OtherNumber(u32),
 }
 
-/// A libssl and the libcrypto that a process has with it: what is learnt of
+/// A libssl and the libcryptos that a process has with it: what is learnt of
 /// the one depends on the other.
-type Pair = (FileId, Option<FileId>);
+type Pair = (FileId, Vec<FileId>);
+
+/// How long a process may map a libssl without the libcrypto that it needs: the
+/// dynamic linker maps one after the other.
+const LOADING: Duration = Duration::from_secs(2);
 
 /// All libraries that were met.
 pub struct Images {
@@ -39,6 +50,10 @@ pub struct Images {
     attached: HashMap<FileId, u32>,
     images: HashMap<u32, Image>,
     next: u32,
+    /// Processes that were seen before all of their libraries were mapped.
+    loading: HashMap<u32, Instant>,
+    /// Processes whose number of sessions is not where the probes look.
+    other_number: HashSet<u32>,
 }
 
 impl Images {
@@ -51,6 +66,8 @@ impl Images {
             attached: HashMap::new(),
             images: HashMap::new(),
             next: 1,
+            loading: HashMap::new(),
+            other_number: HashSet::new(),
         }
     }
 
@@ -58,8 +75,12 @@ impl Images {
     /// Says what cannot be observed, of which process.
     pub fn attach(&mut self, kernel: &mut Kernel, libraries: &[Library]) -> Vec<GapSnapshot> {
         let mut gaps = Vec::new();
+        let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
+        self.loading.retain(|pid, _| running.contains(pid));
+        self.other_number.clear();
         for library in libraries {
-            let pair = (library.libssl.id, library.libcrypto.first().map(|file| file.id));
+            let libcrypto = library.libcrypto.iter().map(|file| file.id).collect();
+            let pair = (library.libssl.id, libcrypto);
             let gap = |reason: String| GapSnapshot {
                 pid: Some(library.pid),
                 library: Some(library.libssl.path.clone()),
@@ -67,7 +88,7 @@ impl Images {
             };
             if !self.by_file.contains_key(&pair) {
                 let Some(known) = self.learn(kernel, library) else { continue };
-                self.by_file.insert(pair, known);
+                self.by_file.insert(pair.clone(), known);
             }
             match &self.by_file[&pair] {
                 Known::Other => {}
@@ -77,53 +98,94 @@ impl Images {
                         .gaps()
                         .map(|missing| gap(format!("{}: {}", missing.field, missing.reason))),
                 ),
+                Known::OtherNumber(image) => {
+                    self.other_number.insert(library.pid);
+                    gaps.push(gap(format!(
+                        "number: another process has this libssl with another libcrypto (image \
+                         {image}), which counts the sessions elsewhere"
+                    )));
+                }
             }
         }
         gaps
     }
 
-    /// `None`: the process vanished, and another one may show the file.
+    /// Whether a process was met while its libraries were being loaded: it
+    /// should be looked at again soon.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.loading.values().any(|since| since.elapsed() < LOADING)
+    }
+
+    /// Whether the number of sessions is known in a process.
+    #[must_use]
+    pub fn knows_number(&self, pid: u32) -> bool {
+        !self.other_number.contains(&pid)
+    }
+
+    /// `None`: the process vanished, or is not complete yet; it, or another one,
+    /// may show the file later.
     fn learn(&mut self, kernel: &mut Kernel, library: &Library) -> Option<Known> {
-        let path = &library.libssl.open_at;
-        let elf = match Elf::open(path) {
-            Ok(elf) => elf,
-            Err(_) if !path.exists() => return None,
-            Err(error) => {
-                warn!(pid = library.pid, library = %library.libssl.path.display(), %error, "not observed");
-                return Some(Known::Refused(error.to_string()));
+        let shown = &library.libssl.path;
+        // Held open: what follows does not depend on the process's life.
+        let file = match elf::open(&library.libssl.open_at) {
+            Ok(file) => file,
+            Err(ElfError::Open { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return None;
             }
+            Err(error) => return Some(refused(library, error.to_string())),
+        };
+        let elf = match Elf::read(&file, shown) {
+            Ok(elf) => elf,
+            Err(error) => return Some(refused(library, error.to_string())),
         };
         if !Image::is_openssl(&elf) {
             return Some(Known::Other);
         }
+        let complete = companion(&elf, &library.libcrypto).is_ok();
+        let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);
+        if !complete && since.elapsed() < LOADING {
+            return None;
+        }
+        self.loading.remove(&library.pid);
         let image = learn_mapped(library, &elf, self.choice);
-        Some(self.observe(kernel, library, image))
+        Some(self.observe(kernel, library, &file, image))
     }
 
-    fn observe(&mut self, kernel: &mut Kernel, library: &Library, image: Image) -> Known {
-        let shown = image.path.display().to_string();
+    fn observe(
+        &mut self,
+        kernel: &mut Kernel,
+        library: &Library,
+        file: &File,
+        image: Image,
+    ) -> Known {
         if let Some(number) = self.attached.get(&library.libssl.id) {
             // Known with another libcrypto: the probes that are there serve.
-            return Known::Attached(*number);
+            let known = &self.images[number].learnt.layout;
+            let same = known.num_items == image.learnt.layout.num_items;
+            return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
-            let reasons: HashSet<String> = image.gaps().map(|gap| gap.reason.to_string()).collect();
-            let mut reasons: Vec<String> = reasons.into_iter().collect();
-            reasons.sort();
-            warn!(library = shown, ?reasons, "not observed: its layout is not known");
-            return Known::Refused(format!("its layout is not known: {}", reasons.join("; ")));
+            let reasons: BTreeSet<String> =
+                image.gaps().map(|gap| gap.reason.to_string()).collect();
+            let reasons = Vec::from_iter(reasons).join("; ");
+            return refused(library, format!("its layout is not known: {reasons}"));
         };
         if !image.plan.sees_deaths() || !image.plan.sees_contexts() {
-            let reasons: Vec<String> =
-                image.plan.gaps.iter().map(|gap| format!("{}: {}", gap.field, gap.reason)).collect();
-            warn!(library = shown, ?reasons, "not observed: probes cannot be placed");
-            return Known::Refused(format!("probes cannot be placed: {}", reasons.join("; ")));
+            let reasons: Vec<String> = image
+                .plan
+                .gaps
+                .iter()
+                .map(|gap| format!("{}: {}", gap.field, gap.reason))
+                .collect();
+            return refused(library, format!("probes cannot be placed: {}", reasons.join("; ")));
         }
         let number = self.next;
-        match kernel.attach(number, layout, &image.plan.points, &library.libssl.open_at) {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        match kernel.attach(number, layout, &image.plan.points, &path) {
             Ok(probes) => {
                 info!(
-                    library = shown,
+                    library = %image.path.display(),
                     version = image.version.as_deref().unwrap_or("unknown"),
                     probes,
                     "observed"
@@ -133,10 +195,7 @@ impl Images {
                 self.images.insert(number, image);
                 Known::Attached(number)
             }
-            Err(error) => {
-                warn!(library = shown, %error, "not observed");
-                Known::Refused(error.to_string())
-            }
+            Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
     }
 
@@ -155,6 +214,11 @@ impl Images {
     pub fn attached(&self) -> usize {
         self.attached.len()
     }
+}
+
+fn refused(library: &Library, reason: String) -> Known {
+    warn!(pid = library.pid, library = %library.libssl.path.display(), reason, "not observed");
+    Known::Refused(reason)
 }
 
 /// Learns a libssl that a process maps, with the libcrypto of that process.
@@ -179,7 +243,7 @@ fn companion(elf: &Elf, mapped: &[MappedFile]) -> Result<Elf, (String, Option<St
 }
 
 /// A file's name, without what the kernel adds when it was deleted.
-fn file_name(path: &PathBuf) -> String {
+fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned()
 }

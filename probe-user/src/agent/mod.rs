@@ -18,9 +18,7 @@ use crate::{
         Kernel, Lifecycle, LoadOptions,
         events::{End, unreported_end},
     },
-    snapshot::{
-        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot,
-    },
+    snapshot::{ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot},
 };
 
 /// What can be chosen.
@@ -57,7 +55,9 @@ impl Agent {
     pub fn start(options: AgentOptions) -> anyhow::Result<Self> {
         let kernel = Kernel::load(LoadOptions { max_contexts: options.max_contexts })?;
         if !kernel.exit_is_final() {
-            warn!("before Linux 6.16, values of a process that exits are those that its last probe saw");
+            warn!(
+                "before Linux 6.16, values of a process that exits are those that its last probe saw"
+            );
         }
         let mut agent = Self {
             kernel,
@@ -78,8 +78,9 @@ impl Agent {
         &mut self.kernel
     }
 
-    /// Looks at the mappings of all processes; attaches what is new.
-    pub fn scan(&mut self) {
+    /// Looks at the mappings of all processes; attaches what is new. Says
+    /// whether to look again soon, since a process is just loading its libraries.
+    pub fn scan(&mut self) -> bool {
         self.rescan = false;
         let (libraries, unseen) = host::scan(&self.pids);
         let mut gaps = self.images.attach(&mut self.kernel, &libraries);
@@ -92,6 +93,7 @@ impl Agent {
         gaps.dedup();
         self.gaps = gaps;
         self.reap();
+        self.images.is_loading()
     }
 
     /// Ends contexts whose process is gone without a report: on kernels whose
@@ -186,7 +188,11 @@ impl Agent {
                     self.registry.end(*key, record, end, || ProcessFacts::read(key.tgid));
                     self.forget_context(key);
                 }
-                None => self.registry.see(key, record.born_ns, Observation::of_record(record, Source::Probe)),
+                None => self.registry.see(
+                    key,
+                    record.born_ns,
+                    Observation::of_record(record, Source::Probe),
+                ),
             }
         }
         self.look()?;
@@ -213,7 +219,8 @@ impl Agent {
             let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
             match record.filter(|record| record.born_ns == born_ns) {
                 Some(record) if unreported_end(&record).is_none() => {
-                    let seen = seen.unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
+                    let seen =
+                        seen.unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
                     self.registry.see(&key, born_ns, seen);
                 }
                 Some(_) => self.end_unreported(&key, born_ns, State::Freed),
@@ -231,9 +238,7 @@ impl Agent {
             .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
             .map(|context| self.show(context))
             .collect();
-        contexts.sort_by(|a, b| {
-            (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation))
-        });
+        contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
         let mut gaps = self.gaps.clone();
         gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(loss_gap));
@@ -266,10 +271,18 @@ impl Agent {
             generation: context.generation,
             state: context.state,
             library: self.images.library(context.image),
-            stats: stats(&context.seen),
+            stats: self.stats(context),
             source: context.seen.source,
             observed_at: context.seen_at,
         }
+    }
+
+    fn stats(&self, context: &Context) -> SessionStats {
+        let mut stats = stats(&context.seen);
+        if !self.images.knows_number(context.key.tgid) {
+            stats.number = None;
+        }
+        stats
     }
 
     fn groups(&mut self) -> Vec<GroupSnapshot> {
@@ -288,7 +301,7 @@ impl Agent {
                         .into_iter()
                         .map(|counter| (counter.name(), sums[counter as usize]))
                         .collect(),
-                    number: live.iter().map(|context| stats(&context.seen).number).sum(),
+                    number: live.iter().map(|context| self.stats(context).number).sum(),
                     live: live.len(),
                 }
             })
@@ -340,4 +353,3 @@ pub fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
-

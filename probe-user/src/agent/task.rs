@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After an exec the dynamic linker needs a moment to map the libraries.
-const SCAN_AFTER_EXEC: Duration = Duration::from_millis(20);
+const SCAN_SOON: Duration = Duration::from_millis(20);
 
 type Reply = oneshot::Sender<anyhow::Result<Arc<Snapshot>>>;
 
@@ -82,10 +82,7 @@ pub async fn spawn(options: AgentOptions) -> anyhow::Result<AgentHandle> {
 }
 
 async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
-    let events = agent
-        .kernel()
-        .event_fd()
-        .and_then(watch);
+    let events = agent.kernel().event_fd().and_then(watch);
     let mut ticks = interval(SCAN_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let _logs = forward_logs(&mut agent);
@@ -102,14 +99,17 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
             },
             () = readable(&events) => {
                 if agent.handle_events() && scan_at.is_none() {
-                    scan_at = Some(Instant::now() + SCAN_AFTER_EXEC);
+                    scan_at = Some(Instant::now() + SCAN_SOON);
                 }
             }
             () = sleep_until(scan_at.unwrap_or_else(Instant::now)), if scan_at.is_some() => {
-                scan_at = None;
-                agent.scan();
+                scan_at = agent.scan().then(|| Instant::now() + SCAN_SOON);
             }
-            _ = ticks.tick() => agent.scan(),
+            _ = ticks.tick() => {
+                if agent.scan() {
+                    scan_at = Some(Instant::now() + SCAN_SOON);
+                }
+            }
         }
     };
     drop(events);

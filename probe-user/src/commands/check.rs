@@ -26,14 +26,20 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     }
     let ok = checks.iter().all(|check| check.outcome != Outcome::Failed);
     let report = Report { ok, checks };
-    if args.json { print_json(&report)? } else { print(&text(&report))? }
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(&text(&report))?
+    }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The whole way once, with a probe in this very process.
 fn probe() -> Check {
     let (outcome, found) = match selftest::run() {
-        Ok(()) => (Outcome::Ok, "a probe in this process reported what is in its memory".to_owned()),
+        Ok(()) => {
+            (Outcome::Ok, "a probe in this process reported what is in its memory".to_owned())
+        }
         Err(error) => (Outcome::Failed, format!("{error:#}")),
     };
     let cure = (outcome != Outcome::Ok).then_some("see the message; SSLSESS_LOG=debug says more");

@@ -92,7 +92,8 @@ mod tests {
     impl ProcessMemory for Fake {
         fn read(&self, _: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
             let from = address.checked_sub(self.0).ok_or(io::ErrorKind::InvalidInput)? as usize;
-            let bytes = self.1.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let bytes =
+                self.1.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(bytes);
             Ok(())
         }

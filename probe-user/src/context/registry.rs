@@ -114,7 +114,12 @@ impl Registry {
     }
 
     /// A context was seen for the first time. Seen again, nothing changes.
-    pub fn born(&mut self, key: ContextKey, record: &ContextRecord, facts: impl FnOnce() -> ProcessFacts) {
+    pub fn born(
+        &mut self,
+        key: ContextKey,
+        record: &ContextRecord,
+        facts: impl FnOnce() -> ProcessFacts,
+    ) {
         self.admit(key, record, facts, false);
     }
 
@@ -143,7 +148,8 @@ impl Registry {
             self.retire(&key, State::Freed);
         }
         let seen = Observation::of_record(record, Source::Probe);
-        let generation = self.generations.entry(key.tgid).or_default().entry(key.address).or_insert(0);
+        let generation =
+            self.generations.entry(key.tgid).or_default().entry(key.address).or_insert(0);
         *generation += 1;
         let generation = *generation;
         let widened = Widened::starting_at(record.block.counters);

@@ -144,7 +144,8 @@ const REGISTERS: [&str; 16] = [
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let or_unknown =
+            |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         writeln!(f, "{}", self.file)?;
         writeln!(f, "  version   {} (as its libcrypto says)", or_unknown(&self.version))?;
         writeln!(f, "  build id  {}", or_unknown(&self.build_id))?;

@@ -174,7 +174,11 @@ impl SnapshotCollector {
         let gauges = [
             ("sslsess_probes", "Probes that are attached.", health.probes as i64),
             ("sslsess_libraries", "Library files that are observed.", health.libraries as i64),
-            ("sslsess_gaps", "Things that are not known; the JSON says which.", snapshot.gaps.len() as i64),
+            (
+                "sslsess_gaps",
+                "Things that are not known; the JSON says which.",
+                snapshot.gaps.len() as i64,
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = IntGauge::new(name, help)?;

@@ -42,10 +42,12 @@ pub fn render(snapshot: &Snapshot) -> String {
     if !snapshot.gaps.is_empty() {
         let _ = writeln!(out, "\nNot known:");
         for gap in &snapshot.gaps {
-            let pid = gap.pid.map_or_else(|| "all processes".to_owned(), |pid| format!("pid {pid}"));
-            let library = gap.library.as_ref().map_or_else(String::new, |path| {
-                format!(", {}", path.display())
-            });
+            let pid =
+                gap.pid.map_or_else(|| "all processes".to_owned(), |pid| format!("pid {pid}"));
+            let library = gap
+                .library
+                .as_ref()
+                .map_or_else(String::new, |path| format!(", {}", path.display()));
             let _ = writeln!(out, "  {pid}{library}: {}", gap.reason);
         }
     }

@@ -133,7 +133,9 @@ fn library_name(path: &Path) -> Option<LibraryName> {
     let name = name.as_bytes();
     let is = |stem: &[u8]| {
         name.strip_prefix(stem).is_some_and(|rest| {
-            rest.starts_with(b".so") || rest.starts_with(b"-") || rest.first().is_some_and(u8::is_ascii_digit)
+            rest.starts_with(b".so")
+                || rest.starts_with(b"-")
+                || rest.first().is_some_and(u8::is_ascii_digit)
         })
     };
     if is(b"libssl") {

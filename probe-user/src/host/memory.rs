@@ -29,10 +29,6 @@ impl ProcessMemory for LiveMemory {
         let pid = Pid::from_raw(pid.cast_signed());
         let read =
             process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &[RemoteIoVec { base, len }])?;
-        if read == len {
-            Ok(())
-        } else {
-            Err(io::Error::from(io::ErrorKind::UnexpectedEof))
-        }
+        if read == len { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
     }
 }

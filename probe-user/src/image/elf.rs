@@ -11,8 +11,7 @@ use std::{
 
 use object::{
     Architecture, Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _,
-    RelocationTarget, SymbolKind,
-    elf,
+    RelocationTarget, SymbolKind, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
@@ -65,21 +64,23 @@ pub enum ElfError {
     },
 }
 
-/// Reads a whole regular file; never blocks on a FIFO, never follows into a device.
+/// Opens a file for reading; does not wait for the other end of a FIFO.
 ///
 /// # Errors
 ///
-/// If it cannot be opened or read, is not a regular file, or is too large.
-pub fn read_regular_file(path: &Path) -> Result<Vec<u8>, ElfError> {
-    let path_buf = || path.to_path_buf();
-    // Without O_NONBLOCK, opening a FIFO waits for a writer.
-    let mut file: File = OpenOptions::new()
+/// If it cannot be opened.
+pub fn open(path: &Path) -> Result<File, ElfError> {
+    OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC | nix::libc::O_NOCTTY)
         .open(path)
-        .map_err(|source| ElfError::Open { path: path_buf(), source })?;
-    let metadata =
-        file.metadata().map_err(|source| ElfError::Read { path: path_buf(), source })?;
+        .map_err(|source| ElfError::Open { path: path.to_path_buf(), source })
+}
+
+/// Reads the whole of a regular file; `path` is its name in errors.
+fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfError> {
+    let path_buf = || path.to_path_buf();
+    let metadata = file.metadata().map_err(|source| ElfError::Read { path: path_buf(), source })?;
     if !metadata.is_file() {
         return Err(ElfError::NotRegular { path: path_buf(), kind: kind_of(&metadata) });
     }
@@ -147,7 +148,16 @@ impl Elf {
     ///
     /// If it cannot be read, or is not a 64-bit little-endian ELF file.
     pub fn open(path: &Path) -> Result<Self, ElfError> {
-        Self::parse(read_regular_file(path)?)
+        Self::read(&open(path)?, path)
+    }
+
+    /// Reads and parses an open file; `path` is its name in errors.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not a 64-bit little-endian ELF file.
+    pub fn read(file: &File, path: &Path) -> Result<Self, ElfError> {
+        Self::parse(read_whole(file, path)?)
             .map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
     }
 
@@ -265,9 +275,7 @@ impl Elf {
     }
 
     fn segment(&self, address: u64) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .find(|s| address >= s.address && address - s.address < s.file_size)
+        self.segments.iter().find(|s| address >= s.address && address - s.address < s.file_size)
     }
 
     fn bytes(&self, address: u64, fit: impl Fn(&Segment) -> bool) -> Option<&[u8]> {
@@ -370,4 +378,3 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
-

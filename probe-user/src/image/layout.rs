@@ -122,15 +122,9 @@ struct Asked {
     answers: Vec<explore::Answer>,
 }
 
-fn ask(
-    elf: &Elf,
-    function: &str,
-    arguments: &[Value],
-    non_null: &[Field],
-) -> Result<Asked, Gap> {
-    let symbol = elf
-        .function(function)
-        .ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Result<Asked, Gap> {
+    let symbol =
+        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
     let mut machine = explore::called_with(arguments);
     machine.non_null.extend_from_slice(non_null);
     let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
@@ -148,7 +142,8 @@ fn ask(
 impl Asked {
     /// The one value that is not null which every path returns.
     fn only_value(&self) -> Option<&Value> {
-        let mut values = self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
+        let mut values =
+            self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
         let first = values.next()?;
         values.all(|value| value == first).then_some(first)
     }
@@ -235,7 +230,8 @@ impl Learner<'_> {
             // Counted right here: OpenSSL is linked statically.
             Some(Value::Pointer { base: Base::Field(items), offset: 0 }) => match &items.base {
                 Base::Field(sessions) => {
-                    let value = Value::Pointer { base: Base::Field(Rc::clone(sessions)), offset: 0 };
+                    let value =
+                        Value::Pointer { base: Base::Field(Rc::clone(sessions)), offset: 0 };
                     let offset = plausible("num_items", items.offset, 8)
                         .map(|offset| (offset, asked.question.clone(), items.to_string()));
                     (sessions_field(&value, &asked), offset)
@@ -256,23 +252,24 @@ impl Learner<'_> {
 
     /// `SSL_CTX_up_ref` adds 1 to one `int` of the `SSL_CTX`.
     fn references(&mut self) {
-        let result = ask(self.elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[]).and_then(|asked| {
-            let mut fields: Vec<&Field> = asked
-                .answers
-                .iter()
-                .flat_map(|answer| &answer.increments)
-                .filter(|increment| increment.amount == Value::Constant(1))
-                .map(|increment| &increment.field)
-                .collect();
-            fields.dedup();
-            match fields.as_slice() {
-                [field] if field.base == Base::Argument(0) && field.width == 4 => {
-                    let offset = plausible("references", field.offset, 4)?;
-                    Ok((offset, asked.question.clone(), format!("adds 1 to {field}")))
+        let result =
+            ask(self.elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[]).and_then(|asked| {
+                let mut fields: Vec<&Field> = asked
+                    .answers
+                    .iter()
+                    .flat_map(|answer| &answer.increments)
+                    .filter(|increment| increment.amount == Value::Constant(1))
+                    .map(|increment| &increment.field)
+                    .collect();
+                fields.dedup();
+                match fields.as_slice() {
+                    [field] if field.base == Base::Argument(0) && field.width == 4 => {
+                        let offset = plausible("references", field.offset, 4)?;
+                        Ok((offset, asked.question.clone(), format!("adds 1 to {field}")))
+                    }
+                    _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
                 }
-                _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
-            }
-        });
+            });
         self.learnt.layout.references = self.settle("references", result);
     }
 
@@ -286,8 +283,7 @@ impl Learner<'_> {
         let result = match self.learnt.layout.ssl_to_ctx {
             Some(offset) => {
                 // A connection always has a context.
-                let field =
-                    Field { base: Base::Argument(0), offset: i64::from(offset), width: 8 };
+                let field = Field { base: Base::Argument(0), offset: i64::from(offset), width: 8 };
                 let arguments = [Value::argument(0), Value::Constant(0)];
                 ask(self.elf, "SSL_set_SSL_CTX", &arguments, &[field])
                     .and_then(|asked| pointer_field("ssl_to_session_ctx", &asked))

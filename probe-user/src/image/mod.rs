@@ -49,12 +49,7 @@ impl Image {
 
     /// Learns a library from its machine code.
     #[must_use]
-    pub fn learn(
-        path: PathBuf,
-        elf: &Elf,
-        companion: &Companion<'_>,
-        choice: PlanChoice,
-    ) -> Self {
+    pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
         let version = match companion {
             Companion::Found(libcrypto) => version::openssl_version(libcrypto),
             _ => version::openssl_version(elf),

@@ -5,9 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
-use probe_common::{
-    Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags,
-};
+use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
 
 use super::{
     code::{
@@ -315,9 +313,8 @@ impl Planner<'_> {
         let symbol =
             elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
-        let function = self
-            .function(symbol.address)
-            .ok_or_else(|| refused("the function does not decode"))?;
+        let function =
+            self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
         let mut at = symbol.address;
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
@@ -391,7 +388,8 @@ impl ContextValue {
         let straight = is_straight(function, increment, at);
         let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
             let origins = function.reaching(register, at);
-            let of_one_kind = straight || typed || origins.iter().all(|o| is_argument(function, *o));
+            let of_one_kind =
+                straight || typed || origins.iter().all(|o| is_argument(function, *o));
             origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
         };
         if holds(self.base, &self.base_origins, self.loaded.is_some()) {

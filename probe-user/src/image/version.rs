@@ -31,7 +31,8 @@ fn version(text: &[u8]) -> Option<&str> {
     let end = text.iter().take(24).position(|b| *b == b' ')?;
     let version = std::str::from_utf8(&text[..end]).ok()?;
     let mut parts = version.split('.');
-    let numbers = parts.by_ref().take(2).all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let numbers =
+        parts.by_ref().take(2).all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
     let last = parts.next()?;
     let day = text.get(end + 1..end + 3)?;
     let dated = day.iter().all(|b| b.is_ascii_digit() || *b == b' ');

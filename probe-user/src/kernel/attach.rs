@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
     thread,
 };
 
@@ -28,10 +28,8 @@ const LINKS_PER_CLOSER: usize = 2;
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// The kernel refused a probe.
-    #[error("the kernel refuses a probe at offset {offset:#x} of {}: {source}", path.display())]
+    #[error("the kernel refuses a probe at offset {offset:#x}")]
     Probe {
-        /// The library, as it was opened.
-        path: PathBuf,
         /// Where, in the file.
         offset: u64,
         /// Why.
@@ -62,9 +60,9 @@ pub(super) struct Attachments {
 impl Kernel {
     /// Attaches all probe points of an image; either all of them or none.
     ///
-    /// `path` must lead to the file that the processes map, now: through
-    /// `/proc/PID/map_files` it does, also in other mount namespaces and for a
-    /// file that was deleted.
+    /// `path` must lead to the file that the processes map. Through the file
+    /// descriptor of a file that was opened at `/proc/PID/map_files` it does,
+    /// also in other mount namespaces, and for a file that was deleted.
     ///
     /// # Errors
     ///
@@ -116,11 +114,7 @@ impl Kernel {
         program
             .attach(place, path, UProbeScope::AllProcesses)
             .and_then(|id| program.take_link(id))
-            .map_err(|source| AttachError::Probe {
-                path: path.to_path_buf(),
-                offset: point.file_offset,
-                source,
-            })
+            .map_err(|source| AttachError::Probe { offset: point.file_offset, source })
     }
 
     /// How many probes are attached.

@@ -23,10 +23,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The kernel does not show its type information.
-    #[error(
-        "cannot read {}: {source}; the kernel needs CONFIG_DEBUG_INFO_BTF=y",
-        btf::VMLINUX
-    )]
+    #[error("cannot read {}: {source}; the kernel needs CONFIG_DEBUG_INFO_BTF=y", btf::VMLINUX)]
     NoBtf {
         /// The operating system's answer.
         source: std::io::Error,
@@ -41,7 +38,7 @@ pub enum LoadError {
     #[error("the kernel refuses the BPF object: {0}; `sslsess check` says what is missing")]
     Object(#[from] aya::EbpfError),
     /// A program was refused.
-    #[error("the kernel refuses the BPF program {name}: {source}")]
+    #[error("the kernel refuses the BPF program {name}")]
     Program {
         /// The program.
         name: &'static str,
@@ -108,9 +105,7 @@ impl Kernel {
             .override_global(names::TASK_MM, &offsets.mm, true)
             .load(OBJECT)?;
         let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
-        probe
-            .load()
-            .map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+        probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
         Ok(Self {
             contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
@@ -179,4 +174,3 @@ fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<bool, LoadError> {
     }
     Ok(exit_is_final)
 }
-

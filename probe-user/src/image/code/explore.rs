@@ -110,11 +110,8 @@ impl Explorer<'_> {
                 why: "there is no code",
             })?;
             let instruction = Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode();
-            let stopped = |why| Stopped {
-                address: at,
-                instruction: x86_64::text(&instruction),
-                why,
-            };
+            let stopped =
+                |why| Stopped { address: at, instruction: x86_64::text(&instruction), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let next = x86_64::step(&mut machine, self.source, &instruction).map_err(stopped)?;
             at = match next {
@@ -164,11 +161,7 @@ impl Explorer<'_> {
 }
 
 fn ended(machine: Machine) -> Answer {
-    Answer {
-        value: machine.register(RAX).clone(),
-        increments: machine.increments.clone(),
-        machine,
-    }
+    Answer { value: machine.register(RAX).clone(), increments: machine.increments.clone(), machine }
 }
 
 /// A call of which only the name and the first argument are kept.

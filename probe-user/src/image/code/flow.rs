@@ -70,7 +70,10 @@ impl Assigned {
 /// # Errors
 ///
 /// At the first thing that is not an instruction.
-pub fn decode(source: &dyn CodeSource, range: &Range<u64>) -> Result<Vec<Instruction>, FlowProblem> {
+pub fn decode(
+    source: &dyn CodeSource,
+    range: &Range<u64>,
+) -> Result<Vec<Instruction>, FlowProblem> {
     let code = source
         .code(range.start)
         .and_then(|code| code.get(..(range.end - range.start) as usize))
@@ -302,8 +305,7 @@ mod tests {
 
     /// 1000: mov %rdi,%rax / 1003: test %esi,%esi / 1005: je 100a /
     /// 1007: mov %rdx,%rax / 100a: ret
-    const FORK: &[u8] =
-        &[0x48, 0x89, 0xf8, 0x85, 0xf6, 0x74, 0x03, 0x48, 0x89, 0xd0, 0xc3];
+    const FORK: &[u8] = &[0x48, 0x89, 0xf8, 0x85, 0xf6, 0x74, 0x03, 0x48, 0x89, 0xd0, 0xc3];
 
     #[test]
     fn both_ways_of_a_fork_reach_the_join() {

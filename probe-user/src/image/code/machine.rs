@@ -155,9 +155,7 @@ impl Machine {
             Value::Pointer { base, offset } => (base.clone(), *offset),
             Value::Narrow { .. } | Value::Unknown => return false,
         };
-        self.cells.retain(|cell| {
-            cell.base != base || cell.offset != offset || cell.width != width
-        });
+        self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
         self.cells.push(Cell { base, offset, width, value });
         true
     }
@@ -178,7 +176,9 @@ impl Machine {
     pub fn holds(&self, condition: Condition) -> Option<bool> {
         match &self.flags {
             Flags::Unknown => None,
-            Flags::Difference { left, right, width } => self.compare(condition, left, right, *width),
+            Flags::Difference { left, right, width } => {
+                self.compare(condition, left, right, *width)
+            }
             Flags::Logic { value, width } => {
                 self.compare(condition, value, &Value::Constant(0), *width)
             }
@@ -191,7 +191,13 @@ impl Machine {
         }
     }
 
-    fn compare(&self, condition: Condition, left: &Value, right: &Value, width: u8) -> Option<bool> {
+    fn compare(
+        &self,
+        condition: Condition,
+        left: &Value,
+        right: &Value,
+        width: u8,
+    ) -> Option<bool> {
         if let (Value::Constant(left), Value::Constant(right)) = (left, right) {
             let (left, right) = (left & mask(width), right & mask(width));
             let (signed_left, signed_right) =

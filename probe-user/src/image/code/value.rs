@@ -121,7 +121,9 @@ impl Value {
         match self {
             _ if width >= 8 => self.clone(),
             Self::Constant(c) => Self::Constant(c & mask(width)),
-            Self::Narrow { field, signed } if field.width == width || !signed && field.width < width => {
+            Self::Narrow { field, signed }
+                if field.width == width || !signed && field.width < width =>
+            {
                 Self::Narrow { field: Rc::clone(field), signed: false }
             }
             _ => Self::Unknown,
@@ -232,7 +234,10 @@ mod tests {
 
     #[test]
     fn the_sign_of_a_constant_follows_its_width() {
-        assert_eq!(Value::Constant(0x8000_0000).sign_extended(4), Value::Constant(0xffff_ffff_8000_0000));
+        assert_eq!(
+            Value::Constant(0x8000_0000).sign_extended(4),
+            Value::Constant(0xffff_ffff_8000_0000)
+        );
         assert_eq!(Value::Constant(0x8000_0000).sign_extended(8), Value::Constant(0x8000_0000));
         assert_eq!(Value::Constant(0xff).sign_extended(1), Value::Constant(u64::MAX));
     }

@@ -133,14 +133,16 @@ fn compute(
             machine.flags = Flags::Difference { left, right, width };
         }
         Mnemonic::Test => {
-            let (a, b) = (read(machine, source, instruction, 0), read(machine, source, instruction, 1));
+            let (a, b) =
+                (read(machine, source, instruction, 0), read(machine, source, instruction, 1));
             machine.flags = Flags::Logic { value: bitwise(&a, &b, |a, b| a & b, true), width };
         }
         Mnemonic::Add | Mnemonic::Xadd | Mnemonic::Inc | Mnemonic::Dec | Mnemonic::Sub => {
             add_or_subtract(machine, source, instruction, width)?;
         }
         Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => {
-            let (a, b) = (read(machine, source, instruction, 0), read(machine, source, instruction, 1));
+            let (a, b) =
+                (read(machine, source, instruction, 0), read(machine, source, instruction, 1));
             let value = match instruction.mnemonic() {
                 Mnemonic::And => bitwise(&a, &b, |a, b| a & b, true),
                 Mnemonic::Or => bitwise(&a, &b, |a, b| a | b, true),
@@ -359,7 +361,12 @@ fn address(machine: &Machine, instruction: &Instruction) -> Value {
 }
 
 /// An operand, extended with zeros (an immediate: as it is encoded).
-fn read(machine: &Machine, source: &dyn CodeSource, instruction: &Instruction, operand: u32) -> Value {
+fn read(
+    machine: &Machine,
+    source: &dyn CodeSource,
+    instruction: &Instruction,
+    operand: u32,
+) -> Value {
     if operand >= instruction.op_count() {
         return Value::Unknown;
     }
@@ -382,16 +389,18 @@ fn read(machine: &Machine, source: &dyn CodeSource, instruction: &Instruction, o
                     Value::Unknown
                 };
             }
-            machine.load(source, &address(machine, instruction), operand_width(instruction, operand))
+            machine.load(
+                source,
+                &address(machine, instruction),
+                operand_width(instruction, operand),
+            )
         }
         OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
             Value::Constant(instruction.near_branch_target())
         }
-        _ => instruction
-            .try_immediate(operand)
-            .map_or(Value::Unknown, |immediate| {
-                Value::Constant(immediate & mask(operand_width(instruction, 0)))
-            }),
+        _ => instruction.try_immediate(operand).map_or(Value::Unknown, |immediate| {
+            Value::Constant(immediate & mask(operand_width(instruction, 0)))
+        }),
     }
 }
 

@@ -1,0 +1,11 @@
+//! End to end: the agent's binary, real BPF in the real kernel, real libssl in
+//! real programs, compared with what these programs say of their own counters.
+
+mod bad_input;
+mod lifetimes;
+mod load;
+mod nginx;
+mod prometheus;
+mod scenarios;
+mod support;
+mod verbs;

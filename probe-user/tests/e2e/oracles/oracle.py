@@ -1,0 +1,297 @@
+"""Plays TLS scenarios in memory, and tells what Python's ssl module says of
+its contexts (`SSLContext.session_stats`: eleven of the twelve)."""
+
+import ctypes
+import gc
+import json
+import os
+import ssl
+import sys
+import threading
+import time
+
+LIBSSL = ctypes.CDLL("libssl.so.3")
+LIBSSL.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+LIBSSL.SSL_CTX_ctrl.restype = ctypes.c_long
+LIBSSL.SSL_CTX_set_timeout.argtypes = [ctypes.c_void_p, ctypes.c_long]
+SSL_CTRL_SET_SESS_CACHE_SIZE = 42
+SSL_CTRL_SESS_CB_HIT = 28
+
+TLS12 = ssl.TLSVersion.TLSv1_2
+TLS13 = ssl.TLSVersion.TLSv1_3
+
+# What is kept alive: (scenario, context).
+CONTEXTS = []
+
+
+def address(context):
+    """The SSL_CTX of a context: the first member after the object's header."""
+    return ctypes.c_void_p.from_address(id(context) + 16).value
+
+
+class Pair:
+    """A server's context and a client's."""
+
+    def __init__(self, name, version, tickets=True, client_certs=False):
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.load_cert_chain(os.environ["CERTIFICATE"], os.environ["KEY"])
+        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.client.load_verify_locations(os.environ["CERTIFICATE"])
+        for context in (self.server, self.client):
+            context.minimum_version = context.maximum_version = version
+            if not tickets:
+                context.options |= ssl.OP_NO_TICKET
+            CONTEXTS.append((name, context))
+
+    def connect(self, session=None, name="localhost", drive="handshake", good=True):
+        """One connection, closed by both sides; the client's session."""
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = self.client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+        server = self.server.wrap_bio(to_server, to_client, server_side=True)
+        try:
+            shake(client, server, drive)
+        except ssl.SSLError:
+            if good:
+                raise
+            return None
+        server.write(b"x")
+        assert client.read(1) == b"x"
+        session = client.session
+        for side in (client, server, client):
+            try:
+                side.unwrap()
+            except ssl.SSLError:
+                pass
+        return session
+
+
+def shake(client, server, drive):
+    done = set()
+    for _ in range(20):
+        for side in (client, server):
+            if side in done:
+                continue
+            try:
+                if drive == "handshake":
+                    side.do_handshake()
+                elif side is server:
+                    # Both sides only read or write: libssl shakes hands by itself.
+                    side.write(b"hello")
+                else:
+                    side.read(5)
+                done.add(side)
+            except ssl.SSLWantReadError:
+                pass
+        if len(done) == 2:
+            return
+    raise RuntimeError("the handshake does not end")
+
+
+def resume(pair, times, **how):
+    session = None
+    for _ in range(times):
+        session = pair.connect(session, **how) or session
+
+
+def tls12_session_ids(name):
+    resume(Pair(name, TLS12, tickets=False), 5)
+
+
+def tls12_tickets(name):
+    resume(Pair(name, TLS12), 6)
+
+
+def tls13_tickets(name):
+    resume(Pair(name, TLS13), 7)
+
+
+def tls13_no_ticket(name):
+    resume(Pair(name, TLS13, tickets=False), 4)
+
+
+def not_resumed(name):
+    pair = Pair(name, TLS13)
+    for _ in range(3):
+        pair.connect()
+
+
+def unknown_session(name):
+    """A session that another server made: a miss."""
+    pair, other = Pair(name, TLS12, tickets=False), Pair(name, TLS12, tickets=False)
+    pair.client, session = other.client, other.connect()
+    pair.connect(session)
+
+
+def expired(name):
+    pair = Pair(name, TLS12, tickets=False)
+    LIBSSL.SSL_CTX_set_timeout(address(pair.server), 1)
+    session = pair.connect()
+    time.sleep(2.1)
+    pair.connect(session)
+
+
+def full_cache(name):
+    pair = Pair(name, TLS12, tickets=False)
+    LIBSSL.SSL_CTX_ctrl(address(pair.server), SSL_CTRL_SET_SESS_CACHE_SIZE, 3, None)
+    sessions = [pair.connect() for _ in range(9)]
+    pair.connect(sessions[0])
+    pair.connect(sessions[-1])
+
+
+def sni_switch(name):
+    for version in (TLS12, TLS13):
+        pair, other = Pair(name, version), Pair(name, version)
+        chosen = other.server
+
+        def choose(side, host, _context, chosen=chosen):
+            if host == "a.test":
+                side.context = chosen
+
+        pair.server.sni_callback = choose
+        resume(pair, 4, name="a.test")
+        resume(pair, 2, name="b.test")
+
+
+def hello_retry_request(name):
+    pair = Pair(name, TLS13)
+    # The client offers a share of X25519 first.
+    pair.server.set_ecdh_curve("secp384r1")
+    resume(pair, 3)
+
+
+def failed_handshakes(name):
+    # No version in common.
+    pair = Pair(name, TLS12)
+    pair.server.minimum_version = pair.server.maximum_version = TLS13
+    pair.connect(good=False)
+    # A name that the certificate does not have.
+    for version in (TLS12, TLS13):
+        pair = Pair(name, version)
+        pair.connect(name="wrong.test", good=False)
+        pair.connect()
+
+
+def driven_by_reads_and_writes(name):
+    for version in (TLS12, TLS13):
+        resume(Pair(name, version), 4, drive="read and write")
+
+
+SCENARIOS = {
+    f.__name__: f
+    for f in (
+        tls12_session_ids,
+        tls12_tickets,
+        tls13_tickets,
+        tls13_no_ticket,
+        not_resumed,
+        unknown_session,
+        expired,
+        full_cache,
+        sni_switch,
+        hello_retry_request,
+        failed_handshakes,
+        driven_by_reads_and_writes,
+    )
+}
+
+
+def threads(count, each):
+    """Many threads on one server context, each a client context of its own."""
+    shared = Pair("threads", TLS12)
+    pairs = [shared] + [Pair("threads", TLS12) for _ in range(count - 1)]
+    for pair in pairs:
+        pair.server = shared.server
+    workers = [threading.Thread(target=resume, args=(pair, each)) for pair in pairs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def late(count):
+    pair = Pair("late", TLS12)
+    resume(pair, count)
+    globals()["LATE"] = pair
+
+
+def fork(count):
+    """A child goes on with copies of the contexts, and tells of them."""
+    pair = Pair("fork", TLS12)
+    resume(pair, count)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        resume(pair, 5)
+        os.write(writer, json.dumps(told()).encode())
+        os.close(writer)
+        # Wait to be killed: the contexts live meanwhile.
+        threading.Event().wait()
+    os.close(writer)
+    resume(pair, 3)
+    text = b""
+    while chunk := os.read(reader, 65536):
+        text += chunk
+    return {"child": child, "contexts": json.loads(text)}
+
+
+def told():
+    return [
+        {
+            "scenario": scenario,
+            "ctx": hex(address(context)),
+            "stats": {
+                **context.session_stats(),
+                "cb_hits": LIBSSL.SSL_CTX_ctrl(address(context), SSL_CTRL_SESS_CB_HIT, 0, None),
+            },
+        }
+        for scenario, context in CONTEXTS
+    ]
+
+
+def perform(words):
+    match words:
+        case ["scenarios"]:
+            return {"scenarios": list(SCENARIOS)}
+        case ["run", name]:
+            SCENARIOS[name](name)
+        case ["threads", count, each]:
+            threads(int(count), int(each))
+        case ["late", count]:
+            late(int(count))
+        case ["again"]:
+            globals()["LATE"].connect()
+        case ["fork", count]:
+            return fork(int(count))
+        case ["stats"]:
+            gc.collect()
+            return {"contexts": told()}
+        case ["free"]:
+            for _, context in CONTEXTS:
+                if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+                    context.sni_callback = None
+            CONTEXTS.clear()
+            globals().pop("LATE", None)
+            gc.collect()
+        case ["exec", *command]:
+            os.execvp(command[0], command)
+        case ["exit"]:
+            # Without freeing anything.
+            os._exit(0)
+        case _:
+            raise ValueError(f"no such command: {words}")
+    return {}
+
+
+def main():
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        try:
+            answer = perform(line.split())
+        except Exception as error:  # The test shows it.
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+//! What the tests stand on.
+
+pub(crate) mod agent;
+pub(crate) mod compare;
+pub(crate) mod oracle;
+pub(crate) mod tls;
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{prctl, signal::Signal};
+
+/// The binary under test.
+pub(crate) const SSLSESS: &str = env!("CARGO_BIN_EXE_sslsess");
+
+/// Long enough for anything that happens at all; nothing is measured with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for this: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that nobody listens on at the moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Starts a process that ends with this one, however this one ends.
+///
+/// The kernel's "parent died" signal is about the thread that forked, and tests
+/// run on threads that end: so one thread that never does starts them all.
+pub(crate) fn spawn(mut command: Command) -> Child {
+    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: std::sync::LazyLock<mpsc::Sender<Job>> = std::sync::LazyLock::new(|| {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        jobs
+    });
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: prctl is async-signal-safe, and nothing else is called.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+    let name = command.get_program().to_owned();
+    let (reply, child) = mpsc::channel();
+    SPAWNER.send((command, reply)).expect("the spawner never ends");
+    let child = child.recv().expect("the spawner answers");
+    child.unwrap_or_else(|error| panic!("cannot run {}: {error}", name.display()))
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask test`: every check and every test.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::{build, packages, progress::step};
+
+/// The programs whose own counters the end-to-end tests compare with, and
+/// those that make the traffic.
+const PROGRAMS: [&str; 10] = [
+    "apache2-utils",
+    "curl",
+    "libnet-ssleay-perl",
+    "nginx-light",
+    "openssl",
+    "perl",
+    "prometheus",
+    "python3",
+    "ruby",
+    "util-linux",
+];
+
+pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the end-to-end tests load real BPF programs: run this as root (sudo -E)");
+    }
+    packages::install("the end-to-end tests", &PROGRAMS)?;
+    let toolchain = build::bpf()?;
+    if filter.is_none() {
+        lints(&toolchain)?;
+        let units = ["test", "--release", "--workspace", "--lib", "--bins"];
+        shown("unit tests", &mut build::cargo(&units))?;
+    }
+    let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
+    end_to_end.args(["--test", "e2e", "--"]).args(filter);
+    shown("end-to-end tests", &mut end_to_end)
+}
+
+fn lints(toolchain: &crate::toolchain::BpfToolchain) -> anyhow::Result<()> {
+    step("formatting", &mut build::cargo(&["fmt", "--all", "--check"]))?;
+    let mut bpf_format = Command::new("cargo");
+    bpf_format.current_dir(crate::root().join("probe-ebpf")).args(["fmt", "--check"]);
+    step("formatting of the BPF crate", &mut bpf_format)?;
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-Dwarnings"];
+    step("lints", &mut build::cargo(&clippy))?;
+    toolchain.install_clippy()?;
+    let mut bpf_clippy = toolchain.cargo("clippy");
+    step("lints of the BPF crate", bpf_clippy.args(["--", "-Dwarnings"]))
+}
+
+/// Runs a command whose output is what people want to see.
+fn shown(label: &str, command: &mut Command) -> anyhow::Result<()> {
+    eprintln!("==> {label}");
+    let status = command.status().with_context(|| format!("cannot run the {label}"))?;
+    if !status.success() {
+        bail!("{label}: failed ({status})");
+    }
+    Ok(())
+}
