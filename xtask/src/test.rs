@@ -8,8 +8,7 @@ use crate::{build, packages, progress::step};
 
 /// The programs whose own counters the end-to-end tests compare with, and
 /// those that make the traffic.
-const PROGRAMS: [&str; 10] = [
-    "apache2-utils",
+const PROGRAMS: [&str; 9] = [
     "curl",
     "libnet-ssleay-perl",
     "nginx-light",

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs::File,
-    io::ErrorKind,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -12,11 +11,8 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    host::{
-        Library,
-        discovery::{FileId, MappedFile},
-    },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, elf, plan},
+    host::{Library, discovery::FileId},
+    image::{Companion, Elf, Image, PlanChoice, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -130,9 +126,7 @@ impl Images {
         // Held open: what follows does not depend on the process's life.
         let file = match elf::open(&library.libssl.open_at) {
             Ok(file) => file,
-            Err(ElfError::Open { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return None;
-            }
+            Err(error) if error.is_not_found() => return None,
             Err(error) => return Some(refused(library, error.to_string())),
         };
         let elf = match Elf::read(&file, shown) {
@@ -142,13 +136,15 @@ impl Images {
         if !Image::is_openssl(&elf) {
             return Some(Known::Other);
         }
-        let complete = companion(&elf, &library.libcrypto).is_ok();
-        let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);
-        if !complete && since.elapsed() < LOADING {
-            return None;
+        let companion = MappedCompanion::of(&elf, library);
+        if matches!(companion, MappedCompanion::Absent(_)) {
+            let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);
+            if since.elapsed() < LOADING {
+                return None;
+            }
         }
         self.loading.remove(&library.pid);
-        let image = learn_mapped(library, &elf, self.choice);
+        let image = companion.learn(library, &elf, self.choice);
         Some(self.observe(kernel, library, &file, image))
     }
 
@@ -221,25 +217,41 @@ fn refused(library: &Library, reason: String) -> Known {
     Known::Refused(reason)
 }
 
-/// Learns a libssl that a process maps, with the libcrypto of that process.
-#[must_use]
-pub fn learn_mapped(library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
-    let companion = companion(elf, &library.libcrypto);
-    let companion = match &companion {
-        Ok(elf) => Companion::Found(elf),
-        Err((name, None)) => Companion::Missing(name.clone()),
-        Err((name, Some(why))) => Companion::Unreadable(name.clone(), why.clone()),
-    };
-    Image::learn(library.libssl.path.clone(), elf, &companion, choice)
+/// The libcrypto that a libssl of a process is linked to.
+pub enum MappedCompanion {
+    /// The process maps it.
+    Found(Box<Elf>),
+    /// The process does not map it (yet, or any more); its name.
+    Absent(String),
+    /// It cannot be read; its name, and why.
+    Unreadable(String, String),
 }
 
-/// The libcrypto that this libssl is linked to, among those that the process
-/// maps; else its name, and what is wrong with it.
-fn companion(elf: &Elf, mapped: &[MappedFile]) -> Result<Elf, (String, Option<String>)> {
-    let name = crate::image::companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
-    let file = mapped.iter().find(|file| file_name(&file.path) == name);
-    let Some(file) = file else { return Err((name, None)) };
-    Elf::open(&file.open_at).map_err(|error| (name, Some(error.to_string())))
+impl MappedCompanion {
+    /// Looks for it, by the name in `DT_NEEDED`, among what the process maps.
+    #[must_use]
+    pub fn of(elf: &Elf, library: &Library) -> Self {
+        let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
+        let Some(file) = library.libcrypto.iter().find(|file| file_name(&file.path) == name) else {
+            return Self::Absent(name);
+        };
+        match Elf::open(&file.open_at) {
+            Ok(elf) => Self::Found(Box::new(elf)),
+            Err(error) if error.is_not_found() => Self::Absent(name),
+            Err(error) => Self::Unreadable(name, error.to_string()),
+        }
+    }
+
+    /// Learns the libssl with it.
+    #[must_use]
+    pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
+        let companion = match self {
+            Self::Found(elf) => Companion::Found(elf),
+            Self::Absent(name) => Companion::Missing(name.clone()),
+            Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),
+        };
+        Image::learn(library.libssl.path.clone(), elf, &companion, choice)
+    }
 }
 
 /// A file's name, without what the kernel adds when it was deleted.

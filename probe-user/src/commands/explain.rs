@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{print, print_json};
 use crate::{
-    agent::images,
+    agent::images::MappedCompanion,
     cli::ExplainArgs,
     export::explain::Explanation,
     host,
@@ -60,7 +60,8 @@ fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> 
         .map(|library| {
             let elf = Elf::open(&library.libssl.open_at)
                 .with_context(|| format!("process {pid}, {}", library.libssl.path.display()))?;
-            let image = images::learn_mapped(library, &elf, args.probe_plan);
+            let companion = MappedCompanion::of(&elf, library);
+            let image = companion.learn(library, &elf, args.probe_plan);
             Ok(Explanation::of(&image))
         })
         .collect()

@@ -64,6 +64,14 @@ pub enum ElfError {
     },
 }
 
+impl ElfError {
+    /// Whether there is no such file (any more).
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// Opens a file for reading; does not wait for the other end of a FIFO.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ pub(crate) mod tls;
 
 use std::{
     net::TcpListener,
+    path::{Path, PathBuf},
     process::{Child, Command},
     sync::mpsc,
     thread,
@@ -14,6 +15,7 @@ use std::{
 };
 
 use nix::sys::{prctl, signal::Signal};
+use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const SSLSESS: &str = env!("CARGO_BIN_EXE_sslsess");
@@ -31,6 +33,16 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for this: {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A copy of a program, at a path that no other test runs: its totals are of
+/// this test alone.
+pub(crate) fn private_copy(program: &str) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory for a program");
+    let name = Path::new(program).file_name().expect("a program's path");
+    let copy = directory.path().join(name);
+    std::fs::copy(program, &copy).unwrap_or_else(|error| panic!("{program}: {error}"));
+    (directory, copy)
 }
 
 /// A port that nobody listens on at the moment.

@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Lines, Write as _},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
 };
 
@@ -14,6 +15,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{spawn, tls::Certificates};
+
+/// Where the programs are.
+pub(crate) const ORACLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/oracles");
 
 /// What a program says of one of its contexts.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,7 +59,14 @@ impl Oracle {
             Language::Perl => ("/usr/bin/perl", "oracle.pl"),
         };
         let mut command = Command::new(program);
-        command.arg(format!("{}/tests/e2e/oracles/{script}", env!("CARGO_MANIFEST_DIR")));
+        command.arg(format!("{ORACLES}/{script}"));
+        Self::start_command(command)
+    }
+
+    /// Python, as the executable at this path.
+    pub(crate) fn start_python_at(program: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.arg(format!("{ORACLES}/oracle.py")).env("PYTHONHOME", "/usr");
         Self::start_command(command)
     }
 
