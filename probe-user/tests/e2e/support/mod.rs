@@ -41,7 +41,10 @@ pub(crate) fn private_copy(program: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory for a program");
     let name = Path::new(program).file_name().expect("a program's path");
     let copy = directory.path().join(name);
-    std::fs::copy(program, &copy).unwrap_or_else(|error| panic!("{program}: {error}"));
+    // Not by this process: whatever another test's thread forks at this moment
+    // would hold the copy open for writing, and it could not be executed.
+    let copied = Command::new("cp").arg(program).arg(&copy).status().expect("cp runs");
+    assert!(copied.success(), "{program}: {copied}");
     (directory, copy)
 }
 
