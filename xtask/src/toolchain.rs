@@ -106,6 +106,13 @@ impl BpfToolchain {
         if self.bootstrap {
             command.env("RUSTC_BOOTSTRAP", "1");
         }
+        // `cargo clippy` looks for its other half in PATH: this compiler's.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = self.cargo.parent().map(Path::to_path_buf);
+        let path = own.into_iter().chain(std::env::split_paths(&path));
+        if let Ok(path) = std::env::join_paths(path) {
+            command.env("PATH", path);
+        }
         command
     }
 

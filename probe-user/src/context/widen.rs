@@ -29,8 +29,8 @@ impl Widened {
     /// Goes on to the values of the next look: each moved by less than 2^31,
     /// in either direction.
     pub fn advance(&mut self, counters: [i32; 11]) {
-        for i in 0..counters.len() {
-            self.value[i] += i64::from(counters[i].wrapping_sub(self.last[i]));
+        for ((value, last), now) in self.value.iter_mut().zip(self.last).zip(counters) {
+            *value += i64::from(now.wrapping_sub(last));
         }
         self.last = counters;
     }

@@ -17,7 +17,7 @@ impl Kernel {
         // A key that is deleted during the walk makes the kernel begin anew:
         // what is found twice is kept once.
         let mut found = BTreeMap::new();
-        for entry in self.contexts.iter() {
+        for entry in &self.contexts {
             match entry {
                 Ok((key, record)) => {
                     found.insert(key, record);

@@ -67,7 +67,7 @@ impl Nginx {
         fs::write(&file, config).expect("a configuration");
         let mut command = Command::new(&exe);
         command.arg("-c").arg(&file).arg("-p").arg(directory.path());
-        let nginx = Self { child: spawn(command), exe, port, directory: directory };
+        let nginx = Self { child: spawn(command), exe, port, directory };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         nginx
     }
