@@ -123,3 +123,47 @@ fn short_lived_processes_are_all_counted() {
         assert_equal(agent, pid, &parse(&answer), expect);
     }
 }
+
+/// Contexts come and go, at addresses that are used again, while they are being
+/// read: whatever is shown is a value that the context had.
+#[test]
+fn contexts_that_die_while_they_are_read_show_no_wrong_value() {
+    const PAIRS: usize = 400;
+    let agent = Agent::start(&[]);
+    let mut oracle = Oracle::start(Language::Python);
+    agent.wait_until_attached();
+    oracle.tell(&format!("churn {PAIRS}"));
+    let pid = oracle.pid();
+    let mut looks = 0;
+    let ended = eventually("all contexts end", || {
+        let contexts = agent.contexts_of(pid);
+        looks += 1;
+        for context in &contexts {
+            let value = |name: &str| context["stats"][name].as_i64().expect("it is known");
+            let (connect, accept) = (value("connect"), value("accept"));
+            let good = value("connect_good") + value("accept_good");
+            assert!(
+                connect.min(accept) == 0 && (0..=3).contains(&connect.max(accept)),
+                "{context}"
+            );
+            assert!((0..=connect.max(accept)).contains(&good), "{context}");
+            assert!((0..=2).contains(&value("hits")), "{context}");
+            assert!((0..=2).contains(&value("number")), "{context}");
+            for never in ["misses", "timeouts", "cache_full", "cb_hits", "accept_renegotiate"] {
+                assert_eq!(value(never), 0, "{never}: {context}");
+            }
+            if context["state"] == "freed" {
+                assert_eq!((good, value("hits")), (3, 2), "{context}");
+                assert_eq!(context["source"], "final", "{context}");
+            }
+        }
+        let ended = contexts.iter().filter(|context| context["state"] == "freed").count();
+        (ended == 2 * PAIRS).then_some(contexts)
+    });
+    assert!(looks > 3, "the agent looked only {looks} times");
+    let again = ended.iter().filter(|context| context["generation"].as_u64() > Some(1)).count();
+    assert!(again > 0, "no address was used again");
+    let identities: std::collections::HashSet<_> =
+        ended.iter().map(|c| (c["ctx"].to_string(), c["generation"].as_u64())).collect();
+    assert_eq!(identities.len(), 2 * PAIRS, "each is a context of its own");
+}

@@ -235,6 +235,15 @@ def fork(count):
     return {"child": child, "contexts": json.loads(text)}
 
 
+def churn(count):
+    """Contexts that are used three times and freed, one after the other."""
+    for _ in range(count):
+        pair = Pair("churn", TLS12, tickets=False)
+        resume(pair, 3)
+        pair = None
+        CONTEXTS.clear()
+
+
 def told():
     return [
         {
@@ -257,6 +266,8 @@ def perform(words):
             SCENARIOS[name](name)
         case ["threads", count, each]:
             threads(int(count), int(each))
+        case ["churn", count]:
+            churn(int(count))
         case ["late", count]:
             late(int(count))
         case ["again"]:
