@@ -59,8 +59,8 @@ pub fn context_freed(
 ) {
     let Some(record) = known else {
         // Seen for the first time in its last moment: its values are as good
-        // as any.
-        if let Some(record) = mirror::fresh_record(spec, key.address) {
+        // as any. One that was never used says nothing.
+        if !is_unused(&block) && let Some(record) = mirror::fresh_record(spec, key.address) {
             send(EventKind::ContextFreed, at, key, &record);
         }
         return;
@@ -80,6 +80,15 @@ pub fn context_freed(
     } else {
         record.flags |= record_flags::ENDED;
     }
+}
+
+#[inline(always)]
+fn is_unused(block: &MirroredBlock) -> bool {
+    let mut any = block.number;
+    for counter in block.counters {
+        any |= u64::from(counter as u32);
+    }
+    any == 0
 }
 
 /// What a walk over the map does with the contexts of one process.

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use prometheus::{
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -171,6 +171,12 @@ impl SnapshotCollector {
             losses.with_label_values(&[name]).inc_by(*count);
         }
         self.add(&losses);
+        let forgotten = IntCounter::new(
+            "sslsess_contexts_forgotten_total",
+            "Ended SSL_CTXs that are not listed any more; the totals count them.",
+        )?;
+        forgotten.inc_by(health.forgotten);
+        self.add(&forgotten);
         let gauges = [
             ("sslsess_probes", "Probes that are attached.", health.probes as i64),
             ("sslsess_libraries", "Library files that are observed.", health.libraries as i64),

@@ -56,14 +56,17 @@ def main():
         (ssl.TLSVersion.TLSv1_3, True, True),  # resumed by ticket
         (ssl.TLSVersion.TLSv1_3, True, False),  # never resumed: the client forgets
     ]
-    for version, tickets, resume in kinds:
+    ports = []
+    for version, tickets, _ in kinds:
         listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        # The server in a process of its own, as in life.
+        ports.append(listener.getsockname()[1])
+        # Each server in a process of its own, as in life; all of them before
+        # there are threads, which a fork does not copy.
         if os.fork() == 0:
             watch_parent()
             serve(listener, server_context(version, tickets))
         listener.close()
+    for port, (_, _, resume) in zip(ports, kinds):
         threading.Thread(target=use, args=(port, resume), daemon=True).start()
     while True:
         time.sleep(3600)
