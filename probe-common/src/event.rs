@@ -19,12 +19,9 @@ pub enum EventKind {
     ExecMirrored = 5,
     /// The process executed another program. No record: a call to look at its mappings.
     ProcessExec = 6,
-    /// A fork gave the context to a child; the key names the child, the record
-    /// holds the values that it inherits.
-    ContextInherited = 7,
     /// A thread of a process with contexts ended, and the kernel does not say
     /// whether it was the last one. No record: a call to look.
-    ThreadExit = 8,
+    ThreadExit = 7,
 }
 
 impl EventKind {
@@ -38,8 +35,7 @@ impl EventKind {
             4 => Self::ExitMirrored,
             5 => Self::ExecMirrored,
             6 => Self::ProcessExec,
-            7 => Self::ContextInherited,
-            8 => Self::ThreadExit,
+            7 => Self::ThreadExit,
             _ => return None,
         })
     }

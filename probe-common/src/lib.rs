@@ -13,13 +13,15 @@ mod spec;
 
 pub use block::{COUNTERS, Counter, MirroredBlock};
 pub use event::{EventKind, LifecycleEvent};
-pub use record::{ContextKey, ContextRecord, record_flags};
+pub use record::{ContextKey, ContextRecord, Inheritance, record_flags};
 pub use spec::{Action, BlockLayout, NO_FIELD, ProbeSpec, Register, argument_flags};
 
 /// Names of maps, programs and globals, as they stand in the BPF object.
 pub mod names {
     /// Hash: [`ContextKey`](crate::ContextKey) to [`ContextRecord`](crate::ContextRecord).
     pub const CONTEXTS: &str = "CONTEXTS";
+    /// Hash: [`ContextKey`](crate::ContextKey) to [`Inheritance`](crate::Inheritance).
+    pub const INHERITED: &str = "INHERITED";
     /// Hash: tgid to the number of records ever made for it; says which exits matter.
     pub const PROCESSES: &str = "PROCESSES";
     /// Array: probe cookie to [`ProbeSpec`](crate::ProbeSpec).
@@ -73,11 +75,14 @@ pub enum Loss {
     FinalOverwritten = 5,
     /// Two CPUs kept changing one context; the copy may be older than its time.
     Unsettled = 6,
+    /// The memory of a context could not be read where it may have ended; its
+    /// last known values are shown as such.
+    EndUnread = 7,
 }
 
 impl Loss {
     /// Every loss, in the order of its index.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ContextsFull,
         Self::RingFull,
         Self::ReadFailed,
@@ -85,6 +90,7 @@ impl Loss {
         Self::UnknownProbe,
         Self::FinalOverwritten,
         Self::Unsettled,
+        Self::EndUnread,
     ];
 
     /// The name that metrics give it.
@@ -98,6 +104,7 @@ impl Loss {
             Self::UnknownProbe => "unknown_probe",
             Self::FinalOverwritten => "final_overwritten",
             Self::Unsettled => "unsettled",
+            Self::EndUnread => "end_unread",
         }
     }
 }

@@ -45,6 +45,22 @@ pub struct ContextRecord {
 
 const _: () = assert!(size_of::<ContextRecord>() == 128);
 
+/// What a fork gave to a context of the child: another process counted that.
+/// The value of the map `INHERITED`, which has the same keys as `CONTEXTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Inheritance {
+    /// `ContextRecord::born_ns` of the context that it is about; a later one at
+    /// the same address inherited nothing.
+    pub born_ns: u64,
+    /// The counters at the fork.
+    pub counters: [i32; 11],
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Inheritance>() == 56);
+
 /// Bits of [`ContextRecord::flags`].
 pub mod record_flags {
     /// `block.number` was read.
@@ -54,4 +70,8 @@ pub mod record_flags {
     /// The context is gone and these are its last values; they stay in the map
     /// because the event that carries them could not be sent.
     pub const ENDED: u32 = 1 << 2;
+    /// The memory at the address may not be the context's any more: its process
+    /// is about to execute another program, or the look at what may have been
+    /// its end failed. The next probe that sees it clears this.
+    pub const UNSURE: u32 = 1 << 3;
 }

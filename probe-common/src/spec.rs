@@ -93,4 +93,6 @@ mod pod {
     unsafe impl aya::Pod for crate::ContextKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::ContextRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Inheritance {}
 }

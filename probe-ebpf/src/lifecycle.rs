@@ -2,14 +2,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_for_each_map_elem};
 use probe_common::{
-    ContextKey, ContextRecord, EventKind, LifecycleEvent, Loss, MirroredBlock, ProbeSpec,
-    record_flags,
+    ContextKey, ContextRecord, EventKind, Inheritance, LifecycleEvent, Loss, MirroredBlock,
+    ProbeSpec, record_flags,
 };
 
 use crate::{
-    maps::{CONTEXTS, LIFECYCLE, PROCESSES, count},
+    maps::{CONTEXTS, INHERITED, LAST_ENDED, LIFECYCLE, PROCESSES, count},
     mirror::{self, current_tgid, now},
     task::{self, Task},
 };
@@ -44,41 +44,58 @@ fn send_process(kind: EventKind, tgid: u32) {
     entry.submit(0);
 }
 
-/// The last reference to a context is gone, and nothing is freed yet.
+/// A context's cache is being flushed. If that is since its last reference has
+/// gone, and nothing is freed yet: reports the end, and returns `true`.
 ///
 /// Where the agent cannot be told, the values stay in the map, marked as final:
 /// it finds them when it next reads the map.
-#[inline(always)]
-pub fn context_freed(
-    spec: &ProbeSpec,
-    key: &ContextKey,
-    known: Option<*mut ContextRecord>,
-    at: u64,
-    block: MirroredBlock,
-    flags: u32,
-) {
+#[inline(never)]
+pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
+    let at = now();
+    let known = CONTEXTS.get_ptr_mut(key);
+    let Some((block, flags)) = mirror::read_block(&spec.layout, key.address) else {
+        count(Loss::EndUnread);
+        if let Some(record) = known {
+            // SAFETY: a value of the map; it stays valid while this program runs.
+            unsafe { (*record).flags |= record_flags::UNSURE };
+        }
+        return true;
+    };
+    if flags & record_flags::REFERENCES_KNOWN == 0 || block.references != 0 {
+        return false;
+    }
+    let thread = bpf_get_current_pid_tgid();
     let Some(record) = known else {
+        // SAFETY: the value is compared at once.
+        let reported = unsafe { LAST_ENDED.get(thread) } == Some(&key.address);
         // Seen for the first time in its last moment: its values are as good
         // as any. One that was never used says nothing.
-        if !is_unused(&block) && let Some(record) = mirror::fresh_record(spec, key.address) {
-            send(EventKind::ContextFreed, at, key, &record);
+        if !reported && !is_unused(&block) {
+            report_unknown(spec, key, at);
+            let _ = LAST_ENDED.insert(thread, key.address, 0);
         }
-        return;
+        return true;
     };
     // SAFETY: a value of the map; it stays valid while this program runs.
     let record = unsafe { &mut *record };
     if record.image != spec.image {
         count(Loss::ForeignImage);
-        return;
+    } else if record.flags & record_flags::ENDED == 0 {
+        let _ = LAST_ENDED.insert(thread, key.address, 0);
+        record.block = block;
+        record.flags = flags;
+        record.observed_ns = at;
+        record.hits += 1;
+        finish(EventKind::ContextFreed, at, key, record);
     }
-    record.block = block;
-    record.flags = flags;
-    record.observed_ns = at;
-    record.hits += 1;
-    if send(EventKind::ContextFreed, at, key, record) {
-        let _ = CONTEXTS.remove(key);
-    } else {
-        record.flags |= record_flags::ENDED;
+    true
+}
+
+/// Reports the end of a context that has no record.
+#[inline(never)]
+fn report_unknown(spec: &ProbeSpec, key: &ContextKey, at: u64) {
+    if let Some(record) = mirror::fresh_record(spec, key.address) {
+        send(EventKind::ContextFreed, at, key, &record);
     }
 }
 
@@ -217,6 +234,8 @@ extern "C" fn refresh(
     let (key, record, walk) = unsafe { (&*key, &mut *record, &*walk) };
     if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
         let _ = mirror::observe(record, key.address);
+        // From here on the address can be the next program's.
+        record.flags |= record_flags::UNSURE;
     }
     0
 }
@@ -266,11 +285,12 @@ extern "C" fn inherit_one(
     inherited.block = block;
     inherited.flags = flags;
     let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
-    // First the event, which says what was inherited, then the record: who
-    // finds the record finds the event too.
-    send(EventKind::ContextInherited, at, &child, &inherited);
-    if CONTEXTS.insert(child, inherited, 0).is_err() {
+    // First what was inherited: who finds the record finds this too.
+    let share = Inheritance { born_ns: at, counters: block.counters, pad: 0 };
+    if INHERITED.insert(child, share, 0).is_err() || CONTEXTS.insert(child, inherited, 0).is_err() {
         count(Loss::ContextsFull);
+        return 0;
     }
+    send(EventKind::ContextBorn, at, &child, &inherited);
     0
 }

@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_common::{ContextKey, ContextRecord, Loss, ProbeSpec};
+use probe_common::{ContextKey, ContextRecord, Inheritance, Loss, ProbeSpec};
 
 /// Live contexts. A plain hash: see `mirror::observe` for how two CPUs share a
 /// value without a lock. The agent sets the real bound when it loads.
@@ -18,6 +18,16 @@ pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(65_536, 0);
 /// Probe points by cookie.
 #[map]
 pub static PROBE_SPECS: Array<ProbeSpec> = Array::with_max_entries(16_384, 0);
+
+/// What forks gave to children. The agent takes it out when it meets the context.
+#[map]
+pub static INHERITED: HashMap<ContextKey, Inheritance> = HashMap::with_max_entries(65_536, 0);
+
+/// The context whose end each thread reported last. A library that is seen
+/// through two mounts has two probes at the place where contexts end, and a
+/// callback can lead there twice: the end is reported once.
+#[map]
+pub static LAST_ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
 
 /// Births and deaths, to the agent. A multiple of every page size there is.
 #[map]

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_user,
         generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
@@ -48,36 +49,31 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
     let address = argument::context_address(ctx, spec)?;
     let key = ContextKey { tgid: current_tgid(), pad: 0, address };
 
-    let known = CONTEXTS.get_ptr_mut(key);
-    if spec.action == Action::MirrorOrEnd as u8 {
-        let at = now();
-        let (block, flags) = read_block(&spec.layout, address)?;
-        if flags & record_flags::REFERENCES_KNOWN != 0 && block.references == 0 {
-            lifecycle::context_freed(spec, &key, known, at, block, flags);
-            return Some(());
-        }
+    if spec.action == Action::MirrorOrEnd as u8 && lifecycle::looked_at_end(spec, &key) {
+        return Some(());
     }
-    match known {
-        Some(record) => {
-            // SAFETY: a value of the map; it stays valid while this program runs.
-            let record = unsafe { &mut *record };
-            if record.flags & record_flags::ENDED != 0 {
-                // The agent has not collected this one, and now its address
-                // is in use again.
-                count(Loss::FinalOverwritten);
-                let _ = CONTEXTS.remove(key);
-                return create(ctx, spec, &key);
-            }
+    if let Some(record) = CONTEXTS.get_ptr_mut(key) {
+        // SAFETY: a value of the map; it stays valid while this program runs.
+        let record = unsafe { &mut *record };
+        if record.flags & record_flags::ENDED == 0 {
             if record.image != spec.image {
                 count(Loss::ForeignImage);
                 return None;
             }
             record.hits += 1;
-            observe(record, address)
+            return observe(record, address);
         }
-        None if spec.argument & argument_flags::CREATES != 0 => create(ctx, spec, &key),
-        None => None,
+        // The agent has not collected this one, and now its address is in use again.
+        count(Loss::FinalOverwritten);
+        let _ = CONTEXTS.remove(key);
     }
+    if spec.argument & argument_flags::CREATES == 0 {
+        return None;
+    }
+    if !create(spec, &key) {
+        warn!(ctx, "no room for context {:x} of process {}", key.address, key.tgid);
+    }
+    Some(())
 }
 
 /// Brings a record up to date with the process that runs.
@@ -95,7 +91,7 @@ pub fn observe(record: &mut ContextRecord, address: u64) -> Option<()> {
         let (block, flags) = read_block(&record.layout, address)?;
         // Volatile, here and below: another CPU may write the same value.
         // SAFETY: the reference is valid; any bytes are a valid block.
-        if written && unsafe { core::ptr::read_volatile(&raw const record.block) } == block {
+        if written && same(unsafe { core::ptr::read_volatile(&raw const record.block) }, block) {
             return Some(());
         }
         // SAFETY: as above.
@@ -108,19 +104,39 @@ pub fn observe(record: &mut ContextRecord, address: u64) -> Option<()> {
     Some(())
 }
 
+/// Compares word by word: `==` on the type becomes a loop over bytes.
 #[inline(always)]
-fn create(ctx: &ProbeContext, spec: &ProbeSpec, key: &ContextKey) -> Option<()> {
-    let record = fresh_record(spec, key.address)?;
-    if PROCESSES.insert(key.tgid, 1, 0).is_err() || CONTEXTS.insert(key, record, 0).is_err() {
-        count(Loss::ContextsFull);
-        warn!(ctx, "no room for context {:x} of process {}", key.address, key.tgid);
-        return None;
+fn same(one: MirroredBlock, other: MirroredBlock) -> bool {
+    let mut differences = (one.references ^ other.references) as u64;
+    differences |= one.number ^ other.number;
+    for (a, b) in one.counters.iter().zip(&other.counters) {
+        differences |= (a ^ b) as u64;
     }
-    lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
-    // A second CPU may have made the same record just now; both settle it.
-    let record = CONTEXTS.get_ptr_mut(key)?;
+    differences == 0
+}
+
+/// Makes a record of a context; `false` if there is no room for it.
+///
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
+    let Some(record) = fresh_record(spec, key.address) else { return true };
+    if record.flags & record_flags::REFERENCES_KNOWN != 0 && record.block.references == 0 {
+        // It is dying, and has been reported: what happens on the way is no birth.
+        return true;
+    }
+    let room = PROCESSES.insert(key.tgid, 1, 0);
+    if room.is_ok() && CONTEXTS.insert(key, &record, u64::from(BPF_NOEXIST)).is_ok() {
+        lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
+    }
+    // Made here, or by another CPU just now: it is settled either way.
+    let Some(record) = CONTEXTS.get_ptr_mut(key) else {
+        count(Loss::ContextsFull);
+        return false;
+    };
     // SAFETY: a value of the map; it stays valid while this program runs.
-    observe(unsafe { &mut *record }, key.address)
+    let _ = observe(unsafe { &mut *record }, key.address);
+    true
 }
 
 /// A record of a context that is seen for the first time.
@@ -162,14 +178,23 @@ pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, 
         }
     }
     if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
-        let sessions: u64 = read(address.wrapping_add(u64::from(layout.sessions)))?;
-        // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
-        if sessions != 0 {
-            block.number = read(sessions.wrapping_add(u64::from(layout.num_items)))?;
+        // The counters are no less known if this is not.
+        if let Some(number) = read_number(layout, address) {
+            block.number = number;
+            flags |= record_flags::NUMBER_KNOWN;
         }
-        flags |= record_flags::NUMBER_KNOWN;
     }
     Some((block, flags))
+}
+
+#[inline(always)]
+fn read_number(layout: &BlockLayout, address: u64) -> Option<u64> {
+    let sessions: u64 = read(address.wrapping_add(u64::from(layout.sessions)))?;
+    // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
+    if sessions == 0 {
+        return Some(0);
+    }
+    read(sessions.wrapping_add(u64::from(layout.num_items)))
 }
 
 #[inline(always)]

@@ -4,15 +4,18 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs::File,
     os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use tracing::{info, warn};
 
 use crate::{
-    host::{Library, discovery::FileId},
-    image::{Companion, Elf, Image, PlanChoice, companion, elf, plan},
+    host::{
+        Library,
+        discovery::{FileId, MappedFile},
+    },
+    image::{Companion, Elf, ElfError, Image, PlanChoice, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -48,8 +51,12 @@ pub struct Images {
     next: u32,
     /// Processes that were seen before all of their libraries were mapped.
     loading: HashMap<u32, Instant>,
-    /// Processes whose number of sessions is not where the probes look.
-    other_number: HashSet<u32>,
+    /// Processes whose libraries were seen to be those that the probes are made for.
+    verified: HashSet<u32>,
+    /// Images that were met with different libcryptos.
+    ambiguous: HashSet<u32>,
+    /// Open, so that nobody else gets their inode numbers.
+    held: HashMap<FileId, File>,
 }
 
 impl Images {
@@ -63,7 +70,9 @@ impl Images {
             images: HashMap::new(),
             next: 1,
             loading: HashMap::new(),
-            other_number: HashSet::new(),
+            verified: HashSet::new(),
+            ambiguous: HashSet::new(),
+            held: HashMap::new(),
         }
     }
 
@@ -73,7 +82,8 @@ impl Images {
         let mut gaps = Vec::new();
         let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
         self.loading.retain(|pid, _| running.contains(pid));
-        self.other_number.clear();
+        self.verified.retain(|pid| running.contains(pid));
+        let mut met = HashSet::new();
         for library in libraries {
             let libcrypto = library.libcrypto.iter().map(|file| file.id).collect();
             let pair = (library.libssl.id, libcrypto);
@@ -89,21 +99,35 @@ impl Images {
             match &self.by_file[&pair] {
                 Known::Other => {}
                 Known::Refused(reason) => gaps.push(gap(reason.clone())),
-                Known::Attached(image) => gaps.extend(
-                    self.images[image]
-                        .gaps()
-                        .map(|missing| gap(format!("{}: {}", missing.field, missing.reason))),
-                ),
+                Known::Attached(image) => {
+                    self.verified.insert(library.pid);
+                    let missing = self.images[image].gaps();
+                    gaps.extend(missing.map(|m| gap(format!("{}: {}", m.field, m.reason))));
+                }
                 Known::OtherNumber(image) => {
-                    self.other_number.insert(library.pid);
+                    self.verified.remove(&library.pid);
+                    self.ambiguous.insert(*image);
                     gaps.push(gap(format!(
                         "number: another process has this libssl with another libcrypto (image \
                          {image}), which counts the sessions elsewhere"
                     )));
                 }
             }
+            met.insert(pair);
         }
+        self.let_go(&met);
         gaps
+    }
+
+    /// Forgets files that nobody maps and that have no probes.
+    fn let_go(&mut self, met: &HashSet<Pair>) {
+        self.by_file.retain(|pair, _| met.contains(pair) || self.attached.contains_key(&pair.0));
+        let kept: HashSet<FileId> = self
+            .by_file
+            .keys()
+            .flat_map(|(libssl, libcrypto)| libcrypto.iter().chain([libssl]).copied())
+            .collect();
+        self.held.retain(|id, _| kept.contains(id));
     }
 
     /// Whether a process was met while its libraries were being loaded: it
@@ -113,10 +137,30 @@ impl Images {
         self.loading.values().any(|since| since.elapsed() < LOADING)
     }
 
-    /// Whether the number of sessions is known in a process.
+    /// Whether the number of sessions of a process is where the image's probes
+    /// look for it.
     #[must_use]
-    pub fn knows_number(&self, pid: u32) -> bool {
-        !self.other_number.contains(&pid)
+    pub fn knows_number(&self, image: u32, pid: u32) -> bool {
+        !self.ambiguous.contains(&image) || self.verified.contains(&pid)
+    }
+
+    /// Opens a mapped file and keeps it open. `None`: it is gone, or another
+    /// file is mapped there by now.
+    fn hold(&mut self, file: &MappedFile) -> Option<Result<(), ElfError>> {
+        if self.held.contains_key(&file.id) {
+            return Some(Ok(()));
+        }
+        match elf::open(&file.open_at) {
+            Ok(open) => {
+                let same = open.metadata().is_ok_and(|m| FileId::of(&m) == file.id);
+                same.then(|| {
+                    self.held.insert(file.id, open);
+                    Ok(())
+                })
+            }
+            Err(error) if error.is_not_found() => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// `None`: the process vanished, or is not complete yet; it, or another one,
@@ -124,17 +168,22 @@ impl Images {
     fn learn(&mut self, kernel: &mut Kernel, library: &Library) -> Option<Known> {
         let shown = &library.libssl.path;
         // Held open: what follows does not depend on the process's life.
-        let file = match elf::open(&library.libssl.open_at) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return None,
-            Err(error) => return Some(refused(library, error.to_string())),
-        };
-        let elf = match Elf::read(&file, shown) {
+        for file in library.libcrypto.iter().chain([&library.libssl]) {
+            if let Err(error) = self.hold(file)? {
+                return Some(refused(library, error.to_string()));
+            }
+        }
+        let elf = match Elf::read(self.held.get(&library.libssl.id)?, shown) {
             Ok(elf) => elf,
             Err(error) => return Some(refused(library, error.to_string())),
         };
         if !Image::is_openssl(&elf) {
-            return Some(Known::Other);
+            return Some(if elf.function("SSL_CTX_new").is_some() {
+                let why = "it has SSL_CTX_new, but no SSL_CTX_ctrl: not OpenSSL's libssl";
+                refused(library, why.to_owned())
+            } else {
+                Known::Other
+            });
         }
         let companion = MappedCompanion::of(&elf, library);
         if matches!(companion, MappedCompanion::Absent(_)) {
@@ -145,16 +194,10 @@ impl Images {
         }
         self.loading.remove(&library.pid);
         let image = companion.learn(library, &elf, self.choice);
-        Some(self.observe(kernel, library, &file, image))
+        Some(self.observe(kernel, library, image))
     }
 
-    fn observe(
-        &mut self,
-        kernel: &mut Kernel,
-        library: &Library,
-        file: &File,
-        image: Image,
-    ) -> Known {
+    fn observe(&mut self, kernel: &mut Kernel, library: &Library, image: Image) -> Known {
         if let Some(number) = self.attached.get(&library.libssl.id) {
             // Known with another libcrypto: the probes that are there serve.
             let known = &self.images[number].learnt.layout;
@@ -176,6 +219,9 @@ impl Images {
                 .collect();
             return refused(library, format!("probes cannot be placed: {}", reasons.join("; ")));
         }
+        let Some(file) = self.held.get(&library.libssl.id) else {
+            return refused(library, "it was closed too early".to_owned());
+        };
         let number = self.next;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         match kernel.attach(number, layout, &image.plan.points, &path) {
@@ -232,14 +278,24 @@ impl MappedCompanion {
     #[must_use]
     pub fn of(elf: &Elf, library: &Library) -> Self {
         let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
-        let Some(file) = library.libcrypto.iter().find(|file| file_name(&file.path) == name) else {
-            return Self::Absent(name);
-        };
-        match Elf::open(&file.open_at) {
-            Ok(elf) => Self::Found(Box::new(elf)),
-            Err(error) if error.is_not_found() => Self::Absent(name),
-            Err(error) => Self::Unreadable(name, error.to_string()),
+        let mut found = None;
+        for file in &library.libcrypto {
+            match Elf::open(&file.open_at) {
+                Ok(elf) => {
+                    // The file can have another name: libcrypto.so.3.0.7.
+                    if elf.soname().is_some_and(|soname| soname != name) {
+                        continue;
+                    }
+                    if found.replace(elf).is_some() {
+                        let why = "the process maps two of that name".to_owned();
+                        return Self::Unreadable(name, why);
+                    }
+                }
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Self::Unreadable(name, error.to_string()),
+            }
         }
+        found.map_or(Self::Absent(name), |elf| Self::Found(Box::new(elf)))
     }
 
     /// Learns the libssl with it.
@@ -252,10 +308,4 @@ impl MappedCompanion {
         };
         Image::learn(library.libssl.path.clone(), elf, &companion, choice)
     }
-}
-
-/// A file's name, without what the kernel adds when it was deleted.
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned()
 }

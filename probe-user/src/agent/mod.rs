@@ -3,15 +3,19 @@
 pub mod images;
 pub mod task;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, Loss};
+use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
 use tracing::{debug, warn};
 
 use self::images::Images;
 use crate::{
-    context::{Context, Observation, Registry, Source, State, registry::Retention},
+    context::{
+        Context, Observation, Registry, Source, State,
+        groups::GroupKey,
+        registry::{Origin, Retention},
+    },
     host::{self, LiveMemory, ProcessFacts, ProcessMemory},
     image::PlanChoice,
     kernel::{
@@ -44,6 +48,21 @@ pub struct Agent {
     gaps: Vec<GapSnapshot>,
     release: String,
     rescan: bool,
+    /// Contexts that were given up without a report of their end.
+    unreported: u64,
+}
+
+/// A process, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    pid: u32,
+    start_time_ticks: Option<u64>,
+}
+
+impl Process {
+    fn of(context: &Context) -> Self {
+        Self { pid: context.key.tgid, start_time_ticks: context.facts.start_time_ticks }
+    }
 }
 
 impl Agent {
@@ -68,6 +87,7 @@ impl Agent {
             gaps: Vec::new(),
             release: kernel_release(),
             rescan: false,
+            unreported: 0,
         };
         agent.scan();
         Ok(agent)
@@ -99,53 +119,57 @@ impl Agent {
     /// Ends contexts whose process is gone without a report: on kernels whose
     /// exits do not tell, and where a report was lost.
     fn reap(&mut self) {
-        let gone: HashSet<u32> = self
-            .registry
-            .live()
-            .filter(|c| !ProcessFacts::is_alive(c.key.tgid, c.facts.start_time_ticks))
-            .map(|c| c.key.tgid)
+        let processes: HashSet<Process> = self.registry.live().map(Process::of).collect();
+        let gone: HashSet<Process> = processes
+            .into_iter()
+            .filter(|process| !ProcessFacts::is_alive(process.pid, process.start_time_ticks))
             .collect();
-        if gone.is_empty() {
-            return;
+        if !gone.is_empty() {
+            // Their reports are under way, as a rule.
+            self.handle_events();
+            let contexts: Vec<(ContextKey, u64)> = self
+                .registry
+                .live()
+                .filter(|context| gone.contains(&Process::of(context)))
+                .map(|context| (context.key, context.born_ns))
+                .collect();
+            for (key, born_ns) in contexts {
+                self.end_with_process(&key, born_ns);
+            }
         }
-        // Their reports are under way, as a rule.
-        self.handle_events();
-        let contexts: Vec<(ContextKey, u64)> = self
-            .registry
-            .live()
-            .filter(|context| gone.contains(&context.key.tgid))
-            .map(|context| (context.key, context.born_ns))
-            .collect();
-        for (key, born_ns) in contexts {
-            self.end_unreported(&key, born_ns, State::Exited);
-        }
-        for tgid in gone {
-            self.forget_process(tgid);
+        self.registry.retain_processes(|pid| ProcessFacts::is_alive(pid, None));
+        let recorded = self.kernel.processes().unwrap_or_default();
+        for pid in recorded.into_iter().filter(|pid| !ProcessFacts::is_alive(*pid, None)) {
+            if let Err(error) = self.kernel.forget_process(pid) {
+                warn!(%error, "cannot remove a process that has ended");
+            }
         }
     }
 
-    fn end_unreported(&mut self, key: &ContextKey, born_ns: u64, state: State) {
+    /// A context whose process is gone, without a report so far.
+    fn end_with_process(&mut self, key: &ContextKey, born_ns: u64) {
         match self.kernel.context(key) {
             Ok(Some(record)) if record.born_ns == born_ns => {
                 let end = unreported_end(&record).unwrap_or(End::Exited { final_values: false });
-                self.registry.end(*key, &record, end, ProcessFacts::default);
+                self.registry.end(*key, &record, end, Origin::default);
                 self.forget_context(key);
             }
-            Ok(_) => self.registry.end_unreported(key, state),
+            Ok(_) => self.give_up(key, State::Exited),
             Err(error) => warn!(%error, "cannot read the map of contexts"),
+        }
+    }
+
+    /// There is no record of a context any more, and no report of its end.
+    fn give_up(&mut self, key: &ContextKey, state: State) {
+        if self.registry.missing(key, state) {
+            warn!(pid = key.tgid, ctx = format!("{:#x}", key.address), "its end was not reported");
+            self.unreported += 1;
         }
     }
 
     fn forget_context(&mut self, key: &ContextKey) {
         if let Err(error) = self.kernel.forget_context(key) {
             warn!(%error, "cannot remove a context that has ended");
-        }
-    }
-
-    fn forget_process(&mut self, tgid: u32) {
-        self.registry.forget_process(tgid);
-        if let Err(error) = self.kernel.forget_process(tgid) {
-            warn!(%error, "cannot remove a process that has ended");
         }
     }
 
@@ -156,16 +180,11 @@ impl Agent {
             debug!(?event, "event");
             match event {
                 Lifecycle::Born(key, record) => {
-                    self.registry.born(key, &record, || ProcessFacts::read(key.tgid));
-                }
-                Lifecycle::Inherited(key, record) => {
-                    self.registry.inherited(key, &record, || ProcessFacts::read(key.tgid));
+                    self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
                 }
                 Lifecycle::Ended(key, record, end) => {
-                    self.registry.end(key, &record, end, || ProcessFacts::read(key.tgid));
-                    if matches!(end, End::Exited { .. }) {
-                        self.registry.forget_process(key.tgid);
-                    }
+                    let origin = || origin(&mut self.kernel, &key, &record);
+                    self.registry.end(key, &record, end, origin);
                 }
                 Lifecycle::Executed { .. } | Lifecycle::ThreadExited { .. } => self.rescan = true,
             }
@@ -180,21 +199,23 @@ impl Agent {
     /// If the maps cannot be read.
     pub fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
         let records = self.kernel.contexts().context("cannot read the map of contexts")?;
-        // After the map: of whatever is in it, the event is in the buffer.
-        self.handle_events();
         for (key, record) in &records {
+            let origin = || origin(&mut self.kernel, key, record);
             match unreported_end(record) {
                 Some(end) => {
-                    self.registry.end(*key, record, end, || ProcessFacts::read(key.tgid));
+                    self.registry.end(*key, record, end, origin);
                     self.forget_context(key);
                 }
-                None => self.registry.see(
-                    key,
-                    record.born_ns,
-                    Observation::of_record(record, Source::Probe),
-                ),
+                None => {
+                    // Its birth was reported, as a rule; a record says as much.
+                    self.registry.born(*key, record, origin);
+                    let seen = Observation::of_record(record, Source::Probe);
+                    self.registry.see(key, record.born_ns, seen);
+                }
             }
         }
+        // What ended since the map was read.
+        self.handle_events();
         self.look()?;
         self.build()
     }
@@ -219,13 +240,23 @@ impl Agent {
             let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
             match record.filter(|record| record.born_ns == born_ns) {
                 Some(record) if unreported_end(&record).is_none() => {
-                    let seen =
-                        seen.unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
+                    let sure = record.flags & record_flags::UNSURE == 0;
+                    let seen = seen
+                        .filter(|_| sure)
+                        .unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
                     self.registry.see(&key, born_ns, seen);
                 }
-                Some(_) => self.end_unreported(&key, born_ns, State::Freed),
-                // It ended and the report was lost: the last look stands.
-                None => self.registry.end_unreported(&key, State::Freed),
+                Some(record) => {
+                    let end = unreported_end(&record).unwrap_or(End::Freed);
+                    self.registry.end(key, &record, end, Origin::default);
+                    self.forget_context(&key);
+                }
+                None => {
+                    self.handle_events();
+                    if self.registry.is_live(&key, born_ns) {
+                        self.give_up(&key, State::Freed);
+                    }
+                }
             }
         }
         Ok(())
@@ -242,6 +273,11 @@ impl Agent {
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
         let mut gaps = self.gaps.clone();
         gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(loss_gap));
+        if self.unreported > 0 {
+            let what = "contexts ended without a report: their last values may be too low";
+            let reason = format!("{} {what}", self.unreported);
+            gaps.push(GapSnapshot { pid: None, library: None, reason });
+        }
         let groups = self.groups();
         Ok(Snapshot {
             host: Host {
@@ -279,7 +315,7 @@ impl Agent {
 
     fn stats(&self, context: &Context) -> SessionStats {
         let mut stats = stats(&context.seen);
-        if !self.images.knows_number(context.key.tgid) {
+        if !self.images.knows_number(context.image, context.key.tgid) {
             stats.number = None;
         }
         stats
@@ -287,14 +323,14 @@ impl Agent {
 
     fn groups(&mut self) -> Vec<GroupSnapshot> {
         let totals = self.registry.group_totals();
+        let mut live: HashMap<GroupKey, Vec<&Context>> = HashMap::new();
+        for context in self.registry.live() {
+            live.entry(GroupKey::of(context)).or_default().push(context);
+        }
         totals
             .into_iter()
             .map(|(key, sums)| {
-                let live: Vec<&Context> = self
-                    .registry
-                    .live()
-                    .filter(|context| crate::context::groups::GroupKey::of(context) == key)
-                    .collect();
+                let live = live.remove(&key).unwrap_or_default();
                 GroupSnapshot {
                     exe: key.exe,
                     totals: probe_common::COUNTERS
@@ -312,6 +348,15 @@ impl Agent {
     pub fn stop(mut self) {
         self.kernel.detach_all();
     }
+}
+
+/// What is looked up when a context is met.
+fn origin(kernel: &mut Kernel, key: &ContextKey, record: &ContextRecord) -> Origin {
+    let inherited = kernel.take_inheritance(key, record.born_ns).unwrap_or_else(|error| {
+        warn!(%error, "cannot read the map of inheritances");
+        [0; 11]
+    });
+    Origin { facts: ProcessFacts::read(key.tgid), inherited }
 }
 
 /// The values as the functions of the manual page would return them.
@@ -338,8 +383,12 @@ fn stats(seen: &Observation) -> SessionStats {
 fn loss_gap((loss, count): &(Loss, u64)) -> Option<GapSnapshot> {
     let what = match loss {
         Loss::ContextsFull => "contexts are not shown: the map is full; raise --max-contexts",
-        Loss::RingFull => "reports of the kernel half were lost: the agent was too slow for them",
+        Loss::RingFull => "reports of the kernel half came late: the agent was too slow for them",
         Loss::FinalOverwritten => "contexts ended and their last values were lost",
+        Loss::EndUnread => {
+            "times a context's memory could not be read where it may have ended: its last values \
+             are those of an earlier probe"
+        }
         Loss::UnknownProbe => "probes fired that nobody placed",
         // Their values are read again at the next look.
         Loss::ReadFailed | Loss::ForeignImage | Loss::Unsettled => return None,

@@ -49,6 +49,9 @@ pub struct Context {
     pub seen_at: Timestamp,
     /// Where its fields are.
     pub layout: probe_common::BlockLayout,
+    /// The kernel half has no record of it any more, and no report of its end
+    /// has come: it is under way, or lost.
+    missing: bool,
     widened: Widened,
     /// What a fork gave it at its birth, which another process counted.
     inherited: [i64; 11],
@@ -69,10 +72,25 @@ impl Context {
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
             self.widened.advance(seen.block.counters);
+            // The parent's other threads may have counted between the copy of
+            // the memory and the look at what was inherited.
+            for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
+                *inherited = (*inherited).min(value.max(0));
+            }
+            self.missing = false;
             self.seen = seen;
             self.seen_at = clock::wall_clock(seen.at_ns);
         }
     }
+}
+
+/// What is looked up when a context is met for the first time.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Its process.
+    pub facts: ProcessFacts,
+    /// What a fork gave it.
+    pub inherited: [i32; 11],
 }
 
 /// How long ended contexts are kept, and how many of them.
@@ -87,7 +105,8 @@ pub struct Retention {
 pub struct Registry {
     live: HashMap<ContextKey, Context>,
     ended: VecDeque<Context>,
-    generations: HashMap<u32, HashMap<u64, u32>>,
+    /// By process (pid and start): how many contexts each address had.
+    generations: HashMap<(u32, u64), HashMap<u64, u32>>,
     groups: Groups,
     retention: Retention,
     forgotten: u64,
@@ -118,27 +137,7 @@ impl Registry {
         &mut self,
         key: ContextKey,
         record: &ContextRecord,
-        facts: impl FnOnce() -> ProcessFacts,
-    ) {
-        self.admit(key, record, facts, false);
-    }
-
-    /// A fork made a context: what the record holds was counted by the parent.
-    pub fn inherited(
-        &mut self,
-        key: ContextKey,
-        record: &ContextRecord,
-        facts: impl FnOnce() -> ProcessFacts,
-    ) {
-        self.admit(key, record, facts, true);
-    }
-
-    fn admit(
-        &mut self,
-        key: ContextKey,
-        record: &ContextRecord,
-        facts: impl FnOnce() -> ProcessFacts,
-        inherited: bool,
+        origin: impl FnOnce() -> Origin,
     ) {
         if self.is_live(&key, record.born_ns) {
             return;
@@ -148,12 +147,16 @@ impl Registry {
             self.retire(&key, State::Freed);
         }
         let seen = Observation::of_record(record, Source::Probe);
-        let generation =
-            self.generations.entry(key.tgid).or_default().entry(key.address).or_insert(0);
+        let generation = self
+            .generations
+            .entry((key.tgid, record.process_start_ns))
+            .or_default()
+            .entry(key.address)
+            .or_insert(0);
         *generation += 1;
         let generation = *generation;
         let widened = Widened::starting_at(record.block.counters);
-        let mut facts = facts();
+        let Origin { mut facts, inherited } = origin();
         complete(&mut facts, record);
         let context = Context {
             key,
@@ -165,8 +168,9 @@ impl Registry {
             seen,
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
+            missing: false,
             widened,
-            inherited: if inherited { widened.values() } else { [0; 11] },
+            inherited: Widened::starting_at(inherited).values(),
         };
         self.live.insert(key, context);
     }
@@ -184,29 +188,52 @@ impl Registry {
         key: ContextKey,
         record: &ContextRecord,
         end: End,
-        facts: impl FnOnce() -> ProcessFacts,
+        origin: impl FnOnce() -> Origin,
     ) {
-        self.admit(key, record, facts, false);
         let (state, source) = match end {
             End::Freed => (State::Freed, Source::Final),
             End::Exited { final_values: true } => (State::Exited, Source::Final),
             End::Exited { final_values: false } => (State::Exited, Source::Probe),
             End::Executed => (State::Freed, Source::Probe),
         };
+        let seen = Observation::of_record(record, source);
+        if !self.is_live(&key, record.born_ns) {
+            // The report of one that was given up, after all.
+            let given_up = |c: &&mut Context| c.key == key && c.born_ns == record.born_ns;
+            if let Some(context) = self.ended.iter_mut().rev().find(given_up) {
+                context.see(seen);
+                context.state = state;
+                return;
+            }
+            self.born(key, record, origin);
+        }
         if let Some(context) = self.live.get_mut(&key) {
-            context.see(Observation::of_record(record, source));
+            context.see(seen);
         }
         self.retire(&key, state);
     }
 
-    /// A live context whose end was not reported, but which is gone.
-    pub fn end_unreported(&mut self, key: &ContextKey, state: State) {
-        self.retire(key, state);
+    /// The kernel half has no record of a context, and no report of its end has
+    /// come. The report may be under way: the first time, the context is left
+    /// as it was; the second time, it is given up, and `true` returned.
+    pub fn missing(&mut self, key: &ContextKey, state: State) -> bool {
+        match self.live.get_mut(key) {
+            Some(context) if !context.missing => {
+                context.missing = true;
+                false
+            }
+            Some(_) => {
+                self.retire(key, state);
+                true
+            }
+            None => false,
+        }
     }
 
-    /// A process is gone: whatever comes at its pid is another one.
-    pub fn forget_process(&mut self, tgid: u32) {
-        self.generations.remove(&tgid);
+    /// Forgets the processes that do not run any more: whatever comes at their
+    /// pids is another one.
+    pub fn retain_processes(&mut self, runs: impl Fn(u32) -> bool) {
+        self.generations.retain(|(tgid, _), _| runs(*tgid));
     }
 
     fn retire(&mut self, key: &ContextKey, state: State) {
@@ -283,8 +310,13 @@ mod tests {
         }
     }
 
-    fn facts() -> ProcessFacts {
-        ProcessFacts { exe: Some("/bin/test".into()), ..ProcessFacts::default() }
+    fn origin(inherited: [i32; 11]) -> Origin {
+        let exe = Some("/bin/test".into());
+        Origin { facts: ProcessFacts { exe, ..ProcessFacts::default() }, inherited }
+    }
+
+    fn facts() -> Origin {
+        origin([0; 11])
     }
 
     fn hits(registry: &mut Registry) -> i64 {
@@ -322,7 +354,8 @@ mod tests {
         let mut registry = Registry::new(Retention { ended: 10 });
         registry.born(KEY, &record(1, 1000), facts);
         let child = ContextKey { tgid: 8, ..KEY };
-        registry.inherited(child, &record(2, 1000), facts);
+        let inherited = record(2, 1000);
+        registry.born(child, &inherited, || origin(inherited.block.counters));
         registry.see(&child, 2, Observation::of_record(&record(3, 1001), Source::Memory));
         assert_eq!(hits(&mut registry), 1001);
         let shown: Vec<i32> = registry.all().map(|c| c.seen.block.counters[9]).collect();
@@ -336,6 +369,32 @@ mod tests {
         let context = registry.all().next().expect("it is kept");
         assert_eq!((context.state, context.seen.block.counters[9]), (State::Freed, 4));
         assert_eq!(context.facts.comm.as_deref(), Some("test"));
+    }
+
+    #[test]
+    fn a_report_that_comes_late_is_not_another_context() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        assert!(!registry.missing(&KEY, State::Freed));
+        assert!(registry.missing(&KEY, State::Freed));
+        let mut last = record(1, 5);
+        last.observed_ns = 9;
+        registry.end(KEY, &last, End::Exited { final_values: true }, facts);
+        assert_eq!(registry.all().count(), 1);
+        assert_eq!(hits(&mut registry), 5);
+        let context = registry.all().next().expect("it is kept");
+        assert_eq!((context.state, context.seen.source), (State::Exited, Source::Final));
+    }
+
+    #[test]
+    fn what_was_inherited_is_at_most_what_is_there() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let inherited = record(1, 1001).block.counters;
+        registry.born(KEY, &record(1, 1000), || origin(inherited));
+        registry.see(&KEY, 1, Observation::of_record(&record(2, 1000), Source::Memory));
+        assert_eq!(hits(&mut registry), 0);
+        registry.see(&KEY, 1, Observation::of_record(&record(3, 1002), Source::Memory));
+        assert_eq!(hits(&mut registry), 2);
     }
 
     #[test]

@@ -10,25 +10,21 @@ use std::{
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 
-/// What tells files apart. Of the same file through two mounts it is the same;
-/// of another file that got the inode's number later it is not.
+/// What tells files apart, for as long as somebody holds the file open: an
+/// inode's number is given to another file only when nobody does.
+///
+/// One file of a lower layer that is seen through two overlay mounts has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     device: u64,
     inode: u64,
-    bytes: u64,
-    changed_ns: i128,
 }
 
 impl FileId {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            changed_ns: i128::from(metadata.ctime()) * 1_000_000_000
-                + i128::from(metadata.ctime_nsec()),
-        }
+    /// Of an open file.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 

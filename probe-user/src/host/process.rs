@@ -35,8 +35,23 @@ impl ProcessFacts {
         let Ok(stat) = Process::new(pid.cast_signed()).and_then(|process| process.stat()) else {
             return false;
         };
-        // A zombie has no memory and makes no handshakes.
-        !matches!(stat.state, 'Z' | 'X' | 'x')
-            && start_time_ticks.is_none_or(|ticks| ticks == stat.starttime)
+        start_time_ticks.is_none_or(|ticks| ticks == stat.starttime)
+            && (is_running(stat.state) || live_thread(pid).is_some())
     }
+}
+
+/// A zombie has no memory and makes no handshakes.
+fn is_running(state: char) -> bool {
+    !matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// A thread of a process that runs, where the main thread has ended before the
+/// others and is a zombie.
+#[must_use]
+pub fn live_thread(pid: u32) -> Option<u32> {
+    let tasks = Process::new(pid.cast_signed()).ok()?.tasks().ok()?;
+    tasks
+        .flatten()
+        .find(|task| task.stat().is_ok_and(|stat| is_running(stat.state)))
+        .map(|task| task.tid.cast_unsigned())
 }

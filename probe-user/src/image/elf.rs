@@ -17,7 +17,7 @@ use object::{
 use thiserror::Error;
 
 /// No library with OpenSSL in it is larger; a file that is, is not read.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Why a file could not be read as an ELF file.
 #[derive(Debug, Error)]
@@ -47,7 +47,7 @@ pub enum ElfError {
         kind: &'static str,
     },
     /// It is larger than anything that could be a TLS library.
-    #[error("{} has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read", path.display())]
+    #[error("{} has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read: is it a library?", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -146,6 +146,7 @@ pub struct Elf {
     pointers: HashMap<u64, u64>,
     build_id: Option<String>,
     needed: Vec<String>,
+    soname: Option<String>,
     eh_frame: Option<(u64, Vec<u8>)>,
 }
 
@@ -182,7 +183,8 @@ impl Elf {
         let functions = functions(&file);
         let (imports, pointers) = dynamic_relocations(&file);
         let build_id = file.build_id().map_err(text)?.map(hex);
-        let needed = needed(&file).map_err(text)?;
+        let needed = dynamic_strings(&file, elf::DT_NEEDED).map_err(text)?;
+        let soname = dynamic_strings(&file, elf::DT_SONAME).map_err(text)?.into_iter().next();
         let eh_frame = file.section_by_name(".eh_frame").and_then(|section| {
             section.data().ok().map(|bytes| (section.address(), bytes.to_vec()))
         });
@@ -194,6 +196,7 @@ impl Elf {
             pointers,
             build_id,
             needed,
+            soname,
             eh_frame,
             data,
         })
@@ -215,6 +218,12 @@ impl Elf {
     #[must_use]
     pub fn needed(&self) -> &[String] {
         &self.needed
+    }
+
+    /// The name in `DT_SONAME`.
+    #[must_use]
+    pub fn soname(&self) -> Option<&str> {
+        self.soname.as_deref()
     }
 
     /// A function that the file defines.
@@ -358,7 +367,7 @@ fn dynamic_relocations(file: &File64<'_>) -> (HashMap<u64, String>, HashMap<u64,
     (imports, pointers)
 }
 
-fn needed(file: &File64<'_>) -> object::Result<Vec<String>> {
+fn dynamic_strings(file: &File64<'_>, tag: elf::DynamicTag) -> object::Result<Vec<String>> {
     let endian = file.endian();
     let sections = file.elf_header().sections(endian, file.data())?;
     let Some((dynamic, strings)) = sections.dynamic(endian, file.data())? else {
@@ -369,7 +378,7 @@ fn needed(file: &File64<'_>) -> object::Result<Vec<String>> {
         .iter()
         .filter(|entry| {
             use object::read::elf::Dyn as _;
-            entry.tag(endian) == elf::DT_NEEDED
+            entry.tag(endian) == tag
         })
         .filter_map(|entry| {
             use object::read::elf::Dyn as _;

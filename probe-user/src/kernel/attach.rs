@@ -40,7 +40,9 @@ pub enum AttachError {
     #[error("cannot describe a probe to the BPF program: {0}")]
     Spec(#[from] MapError),
     /// Too many probes.
-    #[error("all {limit} probe points are in use")]
+    #[error(
+        "all {limit} probe points are in use: restart sslsess to let go of libraries that are gone"
+    )]
     Full {
         /// How many there are.
         limit: u32,

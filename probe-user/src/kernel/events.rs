@@ -14,9 +14,6 @@ use super::load::Kernel;
 pub enum Lifecycle {
     /// A context was seen for the first time.
     Born(ContextKey, ContextRecord),
-    /// A fork gave a copy of the context to a child; the record holds the
-    /// values that it begins with.
-    Inherited(ContextKey, ContextRecord),
     /// A context ended; the record holds its last values.
     Ended(ContextKey, ContextRecord, End),
     /// A process executed another program.
@@ -54,7 +51,6 @@ impl Lifecycle {
         let tgid = key.tgid;
         Some(match EventKind::from_raw(kind)? {
             EventKind::ContextBorn => Self::Born(key, record),
-            EventKind::ContextInherited => Self::Inherited(key, record),
             EventKind::ContextFreed => Self::Ended(key, record, End::Freed),
             EventKind::ExitFinal => Self::Ended(key, record, End::Exited { final_values: true }),
             EventKind::ExitMirrored => {

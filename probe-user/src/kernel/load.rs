@@ -8,7 +8,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
 use nix::sys::resource::{Resource, setrlimit};
-use probe_common::{ContextKey, ContextRecord, ProbeSpec, names};
+use probe_common::{ContextKey, ContextRecord, Inheritance, ProbeSpec, names};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -29,7 +29,9 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// The kernel's type information is not understood.
-    #[error("cannot use the kernel's type information: {0}")]
+    #[error(
+        "cannot use the kernel's type information: {0}; this version does not know this kernel"
+    )]
     Btf(#[from] BtfError),
     /// The kernel's type information is not understood by the loader.
     #[error("cannot use the kernel's type information: {0}")]
@@ -74,6 +76,7 @@ pub type BpfLog = aya_log::EbpfLogger<&'static dyn log::Log>;
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
+    pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
     pub(super) specs: Array<MapData, ProbeSpec>,
     pub(super) losses: PerCpuArray<MapData, u64>,
@@ -99,6 +102,8 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .map_max_entries(names::CONTEXTS, options.max_contexts)
+            .map_max_entries(names::INHERITED, options.max_contexts)
+            .map_max_entries(names::PROCESSES, options.max_contexts)
             .override_global(names::TASK_GROUP_LEADER, &offsets.group_leader, true)
             .override_global(names::TASK_START_BOOTTIME, &offsets.start_boottime, true)
             .override_global(names::TASK_TGID, &offsets.tgid, true)
@@ -109,6 +114,7 @@ impl Kernel {
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
         Ok(Self {
             contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
+            inherited: map(&mut ebpf, names::INHERITED)?.try_into()?,
             processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
             specs: map(&mut ebpf, names::PROBE_SPECS)?.try_into()?,
             losses: map(&mut ebpf, names::LOSSES)?.try_into()?,

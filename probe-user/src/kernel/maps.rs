@@ -42,6 +42,25 @@ impl Kernel {
         }
     }
 
+    /// What a fork gave to a context, which is told once; zeros if nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn take_inheritance(
+        &mut self,
+        key: &ContextKey,
+        born_ns: u64,
+    ) -> Result<[i32; 11], MapError> {
+        let share = match self.inherited.get(key, 0) {
+            Ok(share) => share,
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => return Ok([0; 11]),
+            Err(error) => return Err(error),
+        };
+        absent_is_fine(self.inherited.remove(key))?;
+        Ok(if share.born_ns == born_ns { share.counters } else { [0; 11] })
+    }
+
     /// Forgets a context that has ended.
     ///
     /// # Errors
@@ -49,6 +68,15 @@ impl Kernel {
     /// If the map cannot be changed.
     pub fn forget_context(&mut self, key: &ContextKey) -> Result<(), MapError> {
         absent_is_fine(self.contexts.remove(key))
+    }
+
+    /// The processes of which there were records.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn processes(&self) -> Result<Vec<u32>, MapError> {
+        self.processes.keys().collect()
     }
 
     /// Forgets a process that has ended.

@@ -148,7 +148,10 @@ impl Explorer<'_> {
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
             };
+            let granted = callee.steps;
             let answers = callee.function(*entry, machine.clone());
+            // One budget for all, however deep the calls go.
+            self.steps -= granted - callee.steps;
             if let Ok([answer]) = answers.as_deref() {
                 let stack = machine.register(RSP).clone();
                 *machine = answer.machine.clone();
