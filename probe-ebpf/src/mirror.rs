@@ -126,7 +126,7 @@ fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
         return true;
     }
     let room = PROCESSES.insert(key.tgid, 1, 0);
-    if room.is_ok() && CONTEXTS.insert(key, &record, u64::from(BPF_NOEXIST)).is_ok() {
+    if room.is_ok() && CONTEXTS.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
         lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
     }
     // Made here, or by another CPU just now: it is settled either way.

@@ -82,6 +82,15 @@ pub enum Gap {
         /// How many there should be.
         expected: usize,
     },
+    /// A function does not call another one that it should, so that a probe
+    /// there would not see it.
+    #[error("{function} does not call {callee}")]
+    NoCall {
+        /// The caller.
+        function: String,
+        /// What it should call.
+        callee: String,
+    },
     /// Another value, on which this one depends, is not known.
     #[error("it depends on {on}, which is not known")]
     DependsOn {

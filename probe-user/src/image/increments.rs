@@ -60,14 +60,18 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
     let mut sweep = Sweep::default();
     for range in functions.iter() {
         let Ok(instructions) = flow::decode(elf, range) else { continue };
+        let mut computes_jumps = false;
         for instruction in &instructions {
             match instruction.flow_control() {
                 FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
                     let target = instruction.near_branch_target();
-                    if !range.contains(&target) {
+                    // A jump to the start of a function is a call of it; to the
+                    // start of a part of one, it is not.
+                    if !range.contains(&target) && !functions.is_entry(target) {
                         sweep.outside_targets.insert(target);
                     }
                 }
+                FlowControl::IndirectBranch => computes_jumps = true,
                 FlowControl::Next => {
                     if let Some((counter, base)) = increment(instruction, block) {
                         sweep.increments.push(IncrementSite {
@@ -80,6 +84,11 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
                 }
                 _ => {}
             }
+        }
+        if computes_jumps {
+            let targets = flow::table_targets(elf, &instructions);
+            let outside = targets.into_iter().filter(|t| !range.contains(t));
+            sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
         }
     }
     sweep

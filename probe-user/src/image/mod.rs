@@ -1,6 +1,7 @@
 //! Facts of one file: what was learnt of a libssl, shared by all processes
 //! that map it.
 
+pub mod calls;
 pub mod code;
 pub mod companion;
 pub mod elf;

@@ -8,6 +8,7 @@ use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
 
 use super::{
+    calls,
     code::{
         flow::{Function, Origin},
         x86_64::{self, general_register},
@@ -177,10 +178,12 @@ struct Planner<'e> {
 impl Planner<'_> {
     /// Places a probe behind every increment; says whether none is missing.
     fn increments(&mut self, sweep: &Sweep) -> bool {
+        let of = |counter: Counter| sweep.increments.iter().filter(move |s| s.counter == counter);
+        // Where any is missing, one that is there can be something else's.
+        let agree = COUNTERS.iter().all(|c| of(*c).count() == increments::in_the_sources(*c));
         let mut complete = true;
         for counter in COUNTERS {
-            let sites: Vec<&IncrementSite> =
-                sweep.increments.iter().filter(|site| site.counter == counter).collect();
+            let sites: Vec<&IncrementSite> = of(counter).collect();
             let field = format!("probe:{}", counter.name());
             let expected = increments::in_the_sources(counter);
             if sites.len() != expected {
@@ -191,7 +194,7 @@ impl Planner<'_> {
                 continue;
             }
             for site in sites {
-                match self.behind(site) {
+                match self.behind(site, agree) {
                     Ok(point) => self.plan.points.push(point),
                     Err(why) => {
                         let reason = Gap::NoProbePoint { address: site.address, why };
@@ -206,12 +209,16 @@ impl Planner<'_> {
 
     /// The first emulated instruction behind an increment at which the context
     /// can be had.
-    fn behind(&mut self, site: &IncrementSite) -> Result<ProbePoint, &'static str> {
+    ///
+    /// `agree`: all increments of the sources were found, so that this one must be
+    /// one of them; else it makes no record unless the context is known by its origin.
+    fn behind(&mut self, site: &IncrementSite, agree: bool) -> Result<ProbePoint, &'static str> {
         let (elf, layout) = (self.elf, self.layout);
         let name = self.name(site.function.start);
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
-        let context = ContextValue::at_increment(function, site, layout);
+        let mut context = ContextValue::at_increment(function, site, layout);
+        context.creates = agree || context.loaded.is_some();
         let mut at = increment.next_ip();
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or("the path leaves the function")?;
@@ -285,6 +292,10 @@ impl Planner<'_> {
             .into_iter()
             .find(|name| self.elf.function(name).is_some())
             .unwrap_or("SSL_CTX_flush_sessions");
+        if let Err(reason) = calls::expect(self.elf, &self.ranges, "SSL_CTX_free", flush) {
+            self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
+            return;
+        }
         let argument =
             Argument { register: x86_64::ARGUMENTS[0], dereference: None, creates: true };
         self.entry(flush, ProbeKind::Death, argument, Action::MirrorOrEnd);
@@ -363,6 +374,7 @@ fn point(
 
 /// Where the context comes from at an increment.
 struct ContextValue {
+    creates: bool,
     base: usize,
     base_origins: BTreeSet<Origin>,
     /// The connection it was loaded from, if it was.
@@ -379,7 +391,7 @@ impl ContextValue {
     fn at_increment(function: &Function, site: &IncrementSite, layout: &Layout) -> Self {
         let base_origins = function.reaching(site.base, site.address);
         let loaded = Loaded::by_all(function, &base_origins, layout);
-        Self { base: site.base, base_origins, loaded }
+        Self { creates: false, base: site.base, base_origins, loaded }
     }
 
     /// How the context can be had at a place behind the increment, if whatever
@@ -393,13 +405,14 @@ impl ContextValue {
             origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
         };
         if holds(self.base, &self.base_origins, self.loaded.is_some()) {
-            return Some(Argument { register: self.base, dereference: None, creates: true });
+            let creates = self.creates;
+            return Some(Argument { register: self.base, dereference: None, creates });
         }
         let loaded = self.loaded.as_ref()?;
         holds(loaded.connection, &loaded.connection_origins, false).then_some(Argument {
             register: loaded.connection,
             dereference: Some(loaded.displacement),
-            creates: true,
+            creates: self.creates,
         })
     }
 }

@@ -22,6 +22,12 @@ use super::{
 /// Entries of a jump table that are read at most.
 const MAX_TABLE: usize = 1024;
 
+/// Bytes of a function at most; the largest of libcrypto has 100 KiB.
+const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Edges out of the computed jumps of one function, at most.
+const MAX_COMPUTED_EDGES: usize = 1 << 16;
+
 /// Where a register's value at some place may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -76,6 +82,7 @@ pub fn decode(
 ) -> Result<Vec<Instruction>, FlowProblem> {
     let code = source
         .code(range.start)
+        .filter(|_| range.end - range.start <= MAX_FUNCTION)
         .and_then(|code| code.get(..(range.end - range.start) as usize))
         .ok_or(FlowProblem::NotAnInstruction(range.start))?;
     let mut decoder = Decoder::with_ip(64, code, range.start, DecoderOptions::NONE);
@@ -93,7 +100,8 @@ pub fn decode(
 impl Function {
     /// Decodes a function and finds its edges.
     ///
-    /// `outside` holds the addresses that code of other functions jumps to.
+    /// `outside` holds the addresses that code of other functions jumps to,
+    /// among them `range.start` if it is a part of another function.
     ///
     /// # Errors
     ///
@@ -106,22 +114,21 @@ impl Function {
         let instructions = decode(source, &range)?;
         let mut function = Self {
             predecessors: vec![Vec::new(); instructions.len()],
-            from_outside: instructions
-                .iter()
-                .map(|i| i.ip() != range.start && outside.contains(&i.ip()))
-                .collect(),
+            from_outside: instructions.iter().map(|i| outside.contains(&i.ip())).collect(),
             info: instructions.iter().map(assigned).collect(),
             instructions,
             range,
         };
-        let tables = function.jump_tables(source);
+        let mut computed = Vec::new();
         for from in 0..function.instructions.len() {
-            function.connect(from, &tables)?;
+            function.connect(from, &mut computed)?;
         }
+        function.connect_computed(&computed, source)?;
         Ok(function)
     }
 
-    fn connect(&mut self, from: usize, tables: &BTreeSet<u64>) -> Result<(), FlowProblem> {
+    /// Adds the edges of an instruction; a computed jump is left for later.
+    fn connect(&mut self, from: usize, computed: &mut Vec<usize>) -> Result<(), FlowProblem> {
         let instruction = self.instructions[from];
         let falls = match instruction.flow_control() {
             FlowControl::UnconditionalBranch => {
@@ -133,16 +140,7 @@ impl Function {
                 true
             }
             FlowControl::IndirectBranch => {
-                // Without a table in the function this is a tail call; a table
-                // that is not found must not be taken for one.
-                if instruction.op0_kind() == OpKind::Memory
-                    && instruction.memory_index() != Register::None
-                {
-                    return Err(FlowProblem::UnknownJump(instruction.ip()));
-                }
-                for target in tables {
-                    self.jump(from, *target)?;
-                }
+                computed.push(from);
                 false
             }
             FlowControl::Return | FlowControl::Exception => false,
@@ -162,34 +160,56 @@ impl Function {
         Ok(())
     }
 
-    /// Every place that a jump table of this function can lead to.
-    ///
-    /// A table is taken to be at each constant address that the function
-    /// computes, and to go on for as long as its entries lead into the function:
-    /// that is too long at times, and never too short.
-    fn jump_tables(&self, source: &dyn CodeSource) -> BTreeSet<u64> {
-        let mut targets = BTreeSet::new();
-        if !self.instructions.iter().any(|i| i.flow_control() == FlowControl::IndirectBranch) {
-            return targets;
+    /// Adds the edges of computed jumps: to every place that any table of the
+    /// function leads to. Without a table, each must be a tail call for certain.
+    fn connect_computed(
+        &mut self,
+        jumps: &[usize],
+        source: &dyn CodeSource,
+    ) -> Result<(), FlowProblem> {
+        if jumps.is_empty() {
+            return Ok(());
         }
-        for instruction in &self.instructions {
-            if instruction.mnemonic() != Mnemonic::Lea || !instruction.is_ip_rel_memory_operand() {
+        let targets: Vec<u64> = table_targets(source, &self.instructions)
+            .into_iter()
+            .filter(|target| self.range.contains(target))
+            .collect();
+        for &from in jumps {
+            let instruction = self.instructions[from];
+            if self.is_tail_call(&instruction) {
                 continue;
             }
-            let table = instruction.ip_rel_memory_address();
-            if source.code(table).is_some() {
-                continue;
+            let too_many = jumps.len() * targets.len() > MAX_COMPUTED_EDGES;
+            if targets.is_empty() || too_many {
+                return Err(FlowProblem::UnknownJump(instruction.ip()));
             }
-            for entry in 0..MAX_TABLE as u64 {
-                let Some(offset) = source.constant(table + entry * 4, 4) else { break };
-                let target = table.wrapping_add(i64::from(offset as u32 as i32) as u64);
-                if self.index(target).is_none() {
-                    break;
-                }
-                targets.insert(target);
+            for target in &targets {
+                self.jump(from, *target)?;
             }
         }
-        targets
+        Ok(())
+    }
+
+    /// Whether a computed jump goes through a pointer to a function: through a
+    /// memory cell, or a register that was loaded from one. An entry of a jump
+    /// table is picked by an index, or added to something.
+    fn is_tail_call(&self, jump: &Instruction) -> bool {
+        let is_cell = |instruction: &Instruction| instruction.memory_index() == Register::None;
+        match jump.op0_kind() {
+            OpKind::Memory => is_cell(jump),
+            OpKind::Register => {
+                let Some(register) = general_register(jump.op0_register()) else { return false };
+                self.reaching(register, jump.ip()).into_iter().all(|origin| match origin {
+                    Origin::Assignment(address) => self.at(address).is_some_and(|load| {
+                        load.mnemonic() == Mnemonic::Mov
+                            && load.op1_kind() == OpKind::Memory
+                            && is_cell(load)
+                    }),
+                    Origin::Entry | Origin::Outside => false,
+                })
+            }
+            _ => false,
+        }
     }
 
     /// The function's first address.
@@ -258,6 +278,42 @@ impl Function {
         }
         origins
     }
+}
+
+/// Every place that a jump table of a function may lead to, inside of it or not.
+///
+/// A table is taken to be at each constant address that the function computes,
+/// and to go on for as long as its entries lead to code that this function, if
+/// it is in it, has an instruction at: that is too long at times, and never too
+/// short.
+#[must_use]
+pub fn table_targets(source: &dyn CodeSource, instructions: &[Instruction]) -> BTreeSet<u64> {
+    let mut targets = BTreeSet::new();
+    let (Some(first), Some(last)) = (instructions.first(), instructions.last()) else {
+        return targets;
+    };
+    let range = first.ip()..last.next_ip();
+    for instruction in instructions {
+        if instruction.mnemonic() != Mnemonic::Lea || !instruction.is_ip_rel_memory_operand() {
+            continue;
+        }
+        let table = instruction.ip_rel_memory_address();
+        for entry in 0..MAX_TABLE as u64 {
+            let at = table.wrapping_add(entry * 4);
+            let Some(offset) = source.constant(at, 4) else { break };
+            let target = table.wrapping_add(i64::from(offset as u32 as i32) as u64);
+            let fits = if range.contains(&target) {
+                instructions.binary_search_by_key(&target, Instruction::ip).is_ok()
+            } else {
+                source.code(target).is_some()
+            };
+            if !fits {
+                break;
+            }
+            targets.insert(target);
+        }
+    }
+    targets
 }
 
 fn assigned(instruction: &Instruction) -> Assigned {
@@ -335,6 +391,26 @@ mod tests {
         let function = function(&[0xe8, 0, 0, 0, 0, 0xc3], &[]).expect("it decodes");
         assert!(function.reaching(7, 0x1005).contains(&Origin::Assignment(0x1000)));
         assert!(!function.reaching(3, 0x1005).contains(&Origin::Assignment(0x1000)));
+    }
+
+    #[test]
+    fn a_computed_jump_that_is_no_tail_call_is_refused() {
+        // 1000: add %rdx,%rax / 1003: jmp *%rax
+        let bytes = &[0x48, 0x01, 0xd0, 0xff, 0xe0];
+        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1003)));
+    }
+
+    #[test]
+    fn a_jump_through_a_method_is_a_tail_call() {
+        // 1000: mov 0x88(%rax),%rax / 1007: jmp *%rax
+        let bytes = &[0x48, 0x8b, 0x80, 0x88, 0, 0, 0, 0xff, 0xe0];
+        assert!(function(bytes, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_part_of_another_function_has_no_caller_of_its_own() {
+        let function = function(FORK, &[0x1000]).expect("it decodes");
+        assert!(function.reaching(7, 0x100a).contains(&Origin::Outside));
     }
 
     #[test]
