@@ -147,10 +147,8 @@ pub struct GroupSnapshot {
 pub struct Health {
     /// Things that were lost or refused in the kernel, and how often.
     pub losses: Vec<(&'static str, u64)>,
-    /// Probes that are attached.
-    pub probes: usize,
-    /// Libraries whose probes are attached.
-    pub libraries: usize,
+    /// Libraries that are observed, each with the number of its probes.
+    pub libraries: Vec<(LibrarySnapshot, usize)>,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
 }

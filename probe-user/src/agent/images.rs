@@ -251,10 +251,9 @@ impl Images {
         })
     }
 
-    /// Libraries whose probes are attached.
-    #[must_use]
-    pub fn attached(&self) -> usize {
-        self.attached.len()
+    /// The images whose probes are attached.
+    pub fn attached(&self) -> impl Iterator<Item = u32> {
+        self.attached.values().copied()
     }
 }
 

@@ -289,8 +289,11 @@ impl Agent {
             groups,
             health: Health {
                 losses: losses.iter().map(|(loss, count)| (loss.name(), *count)).collect(),
-                probes: self.kernel.attached(),
-                libraries: self.images.attached(),
+                libraries: self
+                    .images
+                    .attached()
+                    .map(|image| (self.images.library(image), self.kernel.attached(image)))
+                    .collect(),
                 forgotten: self.registry.forgotten(),
             },
         })

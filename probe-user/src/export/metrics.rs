@@ -178,8 +178,11 @@ impl SnapshotCollector {
         forgotten.inc_by(health.forgotten);
         self.add(&forgotten);
         let gauges = [
-            ("sslsess_probes", "Probes that are attached.", health.probes as i64),
-            ("sslsess_libraries", "Library files that are observed.", health.libraries as i64),
+            (
+                "sslsess_libraries",
+                "Library files that are observed.",
+                health.libraries.len() as i64,
+            ),
             (
                 "sslsess_gaps",
                 "Things that are not known; the JSON says which.",
@@ -191,6 +194,21 @@ impl SnapshotCollector {
             gauge.set(value);
             self.add(&gauge);
         }
+        let probes = IntGaugeVec::new(
+            Opts::new("sslsess_probes", "Probes that are attached, by library."),
+            &["library", "build_id", "version"],
+        )?;
+        for (library, count) in &health.libraries {
+            // A library that was replaced on disk can be there twice.
+            probes
+                .with_label_values(&[
+                    &*library.path.to_string_lossy(),
+                    library.build_id.as_deref().unwrap_or_default(),
+                    library.version.as_deref().unwrap_or_default(),
+                ])
+                .add(*count as i64);
+        }
+        self.add(&probes);
         let build = IntGaugeVec::new(
             Opts::new("sslsess_build_info", "The version of the agent, and the kernel it runs on."),
             &["version", "kernel"],

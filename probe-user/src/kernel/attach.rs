@@ -119,10 +119,10 @@ impl Kernel {
             .map_err(|source| AttachError::Probe { offset: point.file_offset, source })
     }
 
-    /// How many probes are attached.
+    /// How many probes of an image are attached.
     #[must_use]
-    pub fn attached(&self) -> usize {
-        self.attachments.links.values().map(Vec::len).sum()
+    pub fn attached(&self, image: u32) -> usize {
+        self.attachments.links.get(&image).map_or(0, Vec::len)
     }
 
     /// Removes every probe; returns when the last one is gone.

@@ -167,3 +167,76 @@ fn contexts_that_die_while_they_are_read_show_no_wrong_value() {
         ended.iter().map(|c| (c["ctx"].to_string(), c["generation"].as_u64())).collect();
     assert_eq!(identities.len(), 2 * PAIRS, "each is a context of its own");
 }
+
+/// The main thread is a zombie, the others shake hands.
+#[test]
+fn a_main_thread_that_ends_first_ends_nothing() {
+    let agent = Agent::shared(Plan::Auto);
+    let mut oracle = Oracle::start(Language::Python);
+    agent.wait_until_attached();
+    let pid = oracle.pid();
+    oracle.ask("late 3");
+    oracle.tell("abandon");
+    eventually("the main thread has ended", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        stat.rsplit(')').next()?.trim_start().starts_with('Z').then_some(())
+    });
+    oracle.ask("again");
+    assert_equal(agent, pid, &oracle.told(), Expect::Live);
+    // The agent has looked for processes that are gone by now, more than once:
+    // each exec makes it.
+    for _ in 0..3 {
+        let output = Command::new("openssl").arg("version").output().expect("openssl runs");
+        assert!(output.status.success());
+        oracle.ask("again");
+        let told = oracle.told();
+        assert_equal(agent, pid, &told, Expect::Live);
+        assert_eq!(agent.contexts_of(pid).len(), told.len(), "no context began anew");
+    }
+    let told = oracle.told();
+    oracle.signal(nix::sys::signal::Signal::SIGKILL);
+    oracle.wait();
+    assert_equal(agent, pid, &told, Expect::Exited);
+}
+
+/// An upgrade replaces the library on disk; who runs the old one goes on with it.
+#[test]
+fn a_library_that_is_replaced_is_observed_once() {
+    let agent = Agent::start(&[]);
+    let directory = tempfile::tempdir().expect("a directory for a library");
+    let system = std::path::Path::new("/usr/lib/x86_64-linux-gnu");
+    for library in ["libssl.so.3", "libcrypto.so.3"] {
+        let copied = std::fs::copy(system.join(library), directory.path().join(library));
+        copied.expect("the system has a libssl");
+    }
+    let start = || {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(format!("{ORACLES}/oracle.py")).env("LD_LIBRARY_PATH", directory.path());
+        Oracle::start_command(command)
+    };
+    // Seen as soon as it is used after its library was found.
+    let observed = |oracle: &mut Oracle| {
+        oracle.ask("late 2");
+        eventually("its library is observed", || {
+            oracle.ask("again");
+            (!agent.contexts_of(oracle.pid()).is_empty()).then_some(())
+        });
+    };
+    let mut old = start();
+    observed(&mut old);
+    let libssl = directory.path().join("libssl.so.3");
+    let upgrade = directory.path().join("upgrade");
+    std::fs::copy(&libssl, &upgrade).expect("it can be copied");
+    std::fs::rename(&upgrade, &libssl).expect("it can be replaced");
+    let mut new = start();
+    observed(&mut new);
+    for oracle in [&mut old, &mut new] {
+        oracle.ask("late 5");
+        let told = oracle.told();
+        assert_equal(&agent, oracle.pid(), &told, Expect::Live);
+        oracle.ask("free");
+        let used: Vec<_> = told.into_iter().filter(|told| !told.is_unused()).collect();
+        assert_equal(&agent, oracle.pid(), &used, Expect::Freed);
+        assert_eq!(agent.contexts_of(oracle.pid()).len(), used.len(), "each ended once");
+    }
+}

@@ -294,14 +294,27 @@ def perform(words):
     return {}
 
 
-def main():
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
+def abandon():
+    """Ends the main thread; another one goes on with the commands."""
+    threading.Thread(target=serve).start()
+    ctypes.CDLL(None).pthread_exit(None)
+
+
+def serve():
+    # Not an iterator over the lines, which two threads cannot share.
+    while line := sys.stdin.readline():
+        if line.split() == ["abandon"]:
+            abandon()
         try:
             answer = perform(line.split())
         except Exception as error:  # The test shows it.
             answer = {"error": repr(error)}
         print(json.dumps(answer), flush=True)
+
+
+def main():
+    print(json.dumps({"ready": True}), flush=True)
+    serve()
 
 
 if __name__ == "__main__":
