@@ -9,6 +9,7 @@ pub mod gap;
 pub mod increments;
 pub mod layout;
 pub mod plan;
+mod proof;
 pub mod unwind;
 pub mod version;
 

@@ -4,19 +4,20 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{FlowControl, Instruction};
 use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
 
 use super::{
     calls,
     code::{
         flow::{Function, Origin},
-        x86_64::{self, general_register},
+        x86_64,
     },
     elf::Elf,
     gap::{FieldGap, Gap},
     increments::{self, IncrementSite, Sweep},
     layout::Layout,
+    proof::ContextValue,
     unwind::FunctionRanges,
 };
 
@@ -217,8 +218,7 @@ impl Planner<'_> {
         let name = self.name(site.function.start);
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
-        let mut context = ContextValue::at_increment(function, site, layout);
-        context.creates = agree || context.loaded.is_some();
+        let context = ContextValue::at_increment(function, site, layout, agree);
         let mut at = increment.next_ip();
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or("the path leaves the function")?;
@@ -370,119 +370,6 @@ fn point(
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
     let instruction = x86_64::text(instruction);
     Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
-}
-
-/// Where the context comes from at an increment.
-struct ContextValue {
-    creates: bool,
-    base: usize,
-    base_origins: BTreeSet<Origin>,
-    /// The connection it was loaded from, if it was.
-    loaded: Option<Loaded>,
-}
-
-struct Loaded {
-    connection: usize,
-    displacement: u32,
-    connection_origins: BTreeSet<Origin>,
-}
-
-impl ContextValue {
-    fn at_increment(function: &Function, site: &IncrementSite, layout: &Layout) -> Self {
-        let base_origins = function.reaching(site.base, site.address);
-        let loaded = Loaded::by_all(function, &base_origins, layout);
-        Self { creates: false, base: site.base, base_origins, loaded }
-    }
-
-    /// How the context can be had at a place behind the increment, if whatever
-    /// way leads there it is the same kind of thing.
-    fn available(&self, function: &Function, increment: u64, at: u64) -> Option<Argument> {
-        let straight = is_straight(function, increment, at);
-        let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
-            let origins = function.reaching(register, at);
-            let of_one_kind =
-                straight || typed || origins.iter().all(|o| is_argument(function, *o));
-            origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
-        };
-        if holds(self.base, &self.base_origins, self.loaded.is_some()) {
-            let creates = self.creates;
-            return Some(Argument { register: self.base, dereference: None, creates });
-        }
-        let loaded = self.loaded.as_ref()?;
-        holds(loaded.connection, &loaded.connection_origins, false).then_some(Argument {
-            register: loaded.connection,
-            dereference: Some(loaded.displacement),
-            creates: self.creates,
-        })
-    }
-}
-
-impl Loaded {
-    /// If every origin is a load of the same field of a connection.
-    fn by_all(function: &Function, origins: &BTreeSet<Origin>, layout: &Layout) -> Option<Self> {
-        let mut found: Option<Self> = None;
-        for origin in origins {
-            let Origin::Assignment(address) = *origin else { return None };
-            let load = function.at(address)?;
-            if load.mnemonic() != Mnemonic::Mov
-                || load.op1_kind() != OpKind::Memory
-                || load.memory_index() != iced_x86::Register::None
-                || load.memory_size().size() != 8
-            {
-                return None;
-            }
-            let displacement = u32::try_from(load.memory_displacement64()).ok()?;
-            let of_a_connection = [layout.ssl_to_ctx, layout.ssl_to_session_ctx];
-            if !of_a_connection.contains(&Some(displacement)) {
-                return None;
-            }
-            let connection = general_register(load.memory_base())?;
-            let reaching = function.reaching(connection, address);
-            match &mut found {
-                None => {
-                    found = Some(Self { connection, displacement, connection_origins: reaching });
-                }
-                Some(one) => {
-                    if (one.connection, one.displacement) != (connection, displacement) {
-                        return None;
-                    }
-                    one.connection_origins.extend(reaching);
-                }
-            }
-        }
-        found
-    }
-}
-
-/// Whether an origin is an argument of the function, as it was passed: the same
-/// kind of thing on every path.
-fn is_argument(function: &Function, origin: Origin) -> bool {
-    match origin {
-        Origin::Entry => true,
-        Origin::Outside => false,
-        Origin::Assignment(address) => function.at(address).is_some_and(|copy| {
-            copy.mnemonic() == Mnemonic::Mov
-                && copy.op1_kind() == OpKind::Register
-                && general_register(copy.op1_register()).is_some_and(|from| {
-                    function.reaching(from, address) == BTreeSet::from([Origin::Entry])
-                })
-        }),
-    }
-}
-
-/// Whether the only way to a place is from an increment, one instruction after
-/// the other.
-fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
-    let mut here = increment;
-    while here != at {
-        let Some(instruction) = function.at(here) else { return false };
-        let next = instruction.next_ip();
-        if instruction.flow_control() != FlowControl::Next || !function.only_follows(here, next) {
-            return false;
-        }
-        here = next;
-    }
-    true
 }
 
 /// Whether the kernel emulates the instruction under a uprobe, in place of

@@ -1,0 +1,142 @@
+//! Proves that a context can be had at a place behind an increment, whatever
+//! way leads there.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{FlowControl, Mnemonic, OpKind, Register};
+
+use super::{
+    code::{
+        flow::{Function, Origin},
+        x86_64::general_register,
+    },
+    increments::IncrementSite,
+    layout::Layout,
+    plan::Argument,
+};
+
+/// Where the context comes from at an increment.
+pub(super) struct ContextValue {
+    creates: bool,
+    base: usize,
+    base_origins: BTreeSet<Origin>,
+    /// The connection it was loaded from, if it was.
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    connection: usize,
+    displacement: u32,
+    connection_origins: BTreeSet<Origin>,
+}
+
+impl ContextValue {
+    /// `agree`: that the base register holds a context is certain, since all
+    /// increments of the sources were found and this is one of them.
+    pub(super) fn at_increment(
+        function: &Function,
+        site: &IncrementSite,
+        layout: &Layout,
+        agree: bool,
+    ) -> Self {
+        let base_origins = function.reaching(site.base, site.address);
+        let loaded = Loaded::by_all(function, &base_origins, layout);
+        let creates = agree || loaded.is_some();
+        Self { creates, base: site.base, base_origins, loaded }
+    }
+
+    /// How the context can be had at a place behind the increment, if whatever
+    /// way leads there it is the same kind of thing.
+    pub(super) fn available(
+        &self,
+        function: &Function,
+        increment: u64,
+        at: u64,
+    ) -> Option<Argument> {
+        let straight = is_straight(function, increment, at);
+        let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
+            let origins = function.reaching(register, at);
+            let of_one_kind =
+                straight || typed || origins.iter().all(|o| is_argument(function, *o));
+            origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
+        };
+        if holds(self.base, &self.base_origins, self.loaded.is_some()) {
+            let creates = self.creates;
+            return Some(Argument { register: self.base, dereference: None, creates });
+        }
+        let loaded = self.loaded.as_ref()?;
+        holds(loaded.connection, &loaded.connection_origins, false).then_some(Argument {
+            register: loaded.connection,
+            dereference: Some(loaded.displacement),
+            creates: self.creates,
+        })
+    }
+}
+
+impl Loaded {
+    /// If every origin is a load of the same field of a connection.
+    fn by_all(function: &Function, origins: &BTreeSet<Origin>, layout: &Layout) -> Option<Self> {
+        let mut found: Option<Self> = None;
+        for origin in origins {
+            let Origin::Assignment(address) = *origin else { return None };
+            let load = function.at(address)?;
+            if load.mnemonic() != Mnemonic::Mov
+                || load.op1_kind() != OpKind::Memory
+                || load.memory_index() != Register::None
+                || load.memory_size().size() != 8
+            {
+                return None;
+            }
+            let displacement = u32::try_from(load.memory_displacement64()).ok()?;
+            let of_a_connection = [layout.ssl_to_ctx, layout.ssl_to_session_ctx];
+            if !of_a_connection.contains(&Some(displacement)) {
+                return None;
+            }
+            let connection = general_register(load.memory_base())?;
+            let reaching = function.reaching(connection, address);
+            match &mut found {
+                None => {
+                    found = Some(Self { connection, displacement, connection_origins: reaching });
+                }
+                Some(one) => {
+                    if (one.connection, one.displacement) != (connection, displacement) {
+                        return None;
+                    }
+                    one.connection_origins.extend(reaching);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether an origin is an argument of the function, as it was passed: the same
+/// kind of thing on every path.
+fn is_argument(function: &Function, origin: Origin) -> bool {
+    match origin {
+        Origin::Entry => true,
+        Origin::Outside => false,
+        Origin::Assignment(address) => function.at(address).is_some_and(|copy| {
+            copy.mnemonic() == Mnemonic::Mov
+                && copy.op1_kind() == OpKind::Register
+                && general_register(copy.op1_register()).is_some_and(|from| {
+                    function.reaching(from, address) == BTreeSet::from([Origin::Entry])
+                })
+        }),
+    }
+}
+
+/// Whether the only way to a place is from an increment, one instruction after
+/// the other.
+fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
+    let mut here = increment;
+    while here != at {
+        let Some(instruction) = function.at(here) else { return false };
+        let next = instruction.next_ip();
+        if instruction.flow_control() != FlowControl::Next || !function.only_follows(here, next) {
+            return false;
+        }
+        here = next;
+    }
+    true
+}
