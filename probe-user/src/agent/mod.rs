@@ -207,6 +207,10 @@ impl Agent {
                     self.forget_context(key);
                 }
                 None => {
+                    let known = self.registry.is_live(key, record.born_ns);
+                    if !known && self.registry.has_ended(key, record.born_ns) {
+                        continue;
+                    }
                     // Its birth was reported, as a rule; a record says as much.
                     self.registry.born(*key, record, origin);
                     let seen = Observation::of_record(record, Source::Probe);

@@ -132,6 +132,14 @@ impl Registry {
         self.live.get(key).is_some_and(|context| context.born_ns == born_ns)
     }
 
+    /// Whether the end of this very context is known already. The kernel half
+    /// reports an end before it removes the record, so a record may be listed
+    /// whose context has ended.
+    #[must_use]
+    pub fn has_ended(&self, key: &ContextKey, born_ns: u64) -> bool {
+        self.ended.iter().rev().any(|c| c.key == *key && c.born_ns == born_ns)
+    }
+
     /// A context was seen for the first time. Seen again, nothing changes.
     pub fn born(
         &mut self,
@@ -384,6 +392,15 @@ mod tests {
         assert_eq!(hits(&mut registry), 5);
         let context = registry.all().next().expect("it is kept");
         assert_eq!((context.state, context.seen.source), (State::Exited, Source::Final));
+    }
+
+    #[test]
+    fn an_end_is_remembered_by_birth_and_not_by_address() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        assert!(!registry.has_ended(&KEY, 1));
+        registry.end(KEY, &record(1, 3), End::Freed, facts);
+        assert!(registry.has_ended(&KEY, 1) && !registry.has_ended(&KEY, 2));
     }
 
     #[test]
