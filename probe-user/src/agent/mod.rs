@@ -72,6 +72,18 @@ impl Agent {
     ///
     /// If the kernel refuses it.
     pub fn start(options: AgentOptions) -> anyhow::Result<Self> {
+        Self::with_memory(options, Box::new(LiveMemory))
+    }
+
+    /// As [`Self::start`], with another way to read the memory of processes.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn with_memory(
+        options: AgentOptions,
+        memory: Box<dyn ProcessMemory + Send>,
+    ) -> anyhow::Result<Self> {
         let kernel = Kernel::load(LoadOptions { max_contexts: options.max_contexts })?;
         if !kernel.exit_is_final() {
             warn!(
@@ -82,7 +94,7 @@ impl Agent {
             kernel,
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
-            memory: Box::new(LiveMemory),
+            memory,
             pids: options.pids,
             gaps: Vec::new(),
             release: kernel_release(),

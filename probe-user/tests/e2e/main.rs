@@ -6,6 +6,7 @@ mod lifetimes;
 mod load;
 mod nginx;
 mod prometheus;
+mod races;
 mod scenarios;
 mod support;
 mod verbs;
