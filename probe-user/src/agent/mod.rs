@@ -150,7 +150,10 @@ impl Agent {
             }
         }
         self.registry.retain_processes(|pid| ProcessFacts::is_alive(pid, None));
-        let recorded = self.kernel.processes().unwrap_or_default();
+        let recorded = self.kernel.processes().unwrap_or_else(|error| {
+            warn!(%error, "cannot read the map of processes");
+            Vec::new()
+        });
         for pid in recorded.into_iter().filter(|pid| !ProcessFacts::is_alive(*pid, None)) {
             if let Err(error) = self.kernel.forget_process(pid) {
                 warn!(%error, "cannot remove a process that has ended");

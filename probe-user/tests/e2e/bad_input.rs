@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::sys::stat::Mode;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -52,15 +53,26 @@ fn assert_says((code, said): (i32, String), expected_code: i32, words: &[&str]) 
 #[test]
 fn a_truncated_library() {
     let whole = fs::read(libssl()).expect("it can be read");
+    let output = Command::new(SSLSESS).args(["explain", "--json"]).arg(libssl()).output();
+    let truth: Value =
+        serde_json::from_slice(&output.expect("it runs").stdout).expect("JSON of the whole file");
     let directory = TempDir::new().expect("a directory");
     // At every length it is either refused, or nothing false is said of it.
     for length in [0, 1, 63, 64, 1000, whole.len() / 4, whole.len() / 2, whole.len() - 1000] {
         let file = directory.path().join("libssl.so.3");
         fs::write(&file, &whole[..length]).expect("it can be written");
         let name = file.to_str().expect("a path");
-        let (code, said) = explain(&file);
-        if code != 0 {
-            assert_says((code, said), 1, &[name]);
+        let output =
+            Command::new(SSLSESS).args(["explain", "--json", name]).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            assert_says((output.status.code().expect("it exits"), said), 1, &[name]);
+            continue;
+        }
+        let learnt: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        for (field, offset) in learnt["layout"].as_object().expect("an object") {
+            let known = offset.is_null() || *offset == truth["layout"][field];
+            assert!(known, "{length} bytes: {field} is {offset}");
         }
     }
 }

@@ -212,22 +212,10 @@ impl Function {
         }
     }
 
-    /// The function's first address.
-    #[must_use]
-    pub fn start(&self) -> u64 {
-        self.range.start
-    }
-
     /// The instruction that begins at an address.
     #[must_use]
     pub fn at(&self, address: u64) -> Option<&Instruction> {
         self.index(address).map(|index| &self.instructions[index])
-    }
-
-    /// The instructions, in the order of their addresses.
-    #[must_use]
-    pub fn instructions(&self) -> &[Instruction] {
-        &self.instructions
     }
 
     /// Whether `before` is the only instruction from which control comes to `after`.
