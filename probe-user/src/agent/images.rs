@@ -205,8 +205,8 @@ impl Images {
             return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
-            let reasons: BTreeSet<String> =
-                image.gaps().map(|gap| gap.reason.to_string()).collect();
+            let gaps = image.learnt.gaps.iter().chain(&image.plan.gaps);
+            let reasons: BTreeSet<String> = gaps.map(|gap| gap.reason.to_string()).collect();
             let reasons = Vec::from_iter(reasons).join("; ");
             return refused(library, format!("its layout is not known: {reasons}"));
         };

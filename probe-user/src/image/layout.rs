@@ -117,12 +117,13 @@ struct Learner<'e> {
 }
 
 /// A question that was answered: its text, and what each path returned.
-struct Asked {
-    question: String,
-    answers: Vec<explore::Answer>,
+pub(super) struct Asked {
+    pub(super) question: String,
+    pub(super) answers: Vec<explore::Answer>,
 }
 
-fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Result<Asked, Gap> {
+/// Asks a function of the library, called with these arguments.
+pub(super) fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Result<Asked, Gap> {
     let symbol =
         elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
     let mut machine = explore::called_with(arguments);
@@ -141,14 +142,14 @@ fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Re
 
 impl Asked {
     /// The one value that is not null which every path returns.
-    fn only_value(&self) -> Option<&Value> {
+    pub(super) fn only_value(&self) -> Option<&Value> {
         let mut values =
             self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
         let first = values.next()?;
         values.all(|value| value == first).then_some(first)
     }
 
-    fn unexpected(&self, expected: &'static str) -> Gap {
+    pub(super) fn unexpected(&self, expected: &'static str) -> Gap {
         let mut answers: Vec<String> = self.answers.iter().map(|a| a.value.to_string()).collect();
         answers.sort();
         answers.dedup();
@@ -160,7 +161,7 @@ impl Asked {
     }
 }
 
-fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
+pub(super) fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
     if (0..MAX_OFFSET).contains(&offset) && offset % width == 0 {
         Ok(offset as u32)
     } else {

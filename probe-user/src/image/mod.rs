@@ -10,6 +10,7 @@ pub mod increments;
 pub mod layout;
 pub mod plan;
 mod proof;
+pub mod settings;
 pub mod unwind;
 pub mod version;
 
@@ -22,6 +23,7 @@ pub use self::{
     gap::{FieldGap, Gap},
     layout::{Companion, Evidence, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
+    settings::{LearntSettings, Setting, SettingsLayout},
 };
 
 /// One libssl, learnt.
@@ -37,6 +39,8 @@ pub struct Image {
     pub architecture: &'static str,
     /// Where the values are.
     pub learnt: LearntLayout,
+    /// Where the settings are that explain them.
+    pub settings: LearntSettings,
     /// Where the probes stand.
     pub plan: ProbePlan,
 }
@@ -65,13 +69,17 @@ impl Image {
             Architecture::Aarch64 => ("aarch64", unread("aarch64"), ProbePlan::default()),
             _ => ("unknown", unread("an unknown processor"), ProbePlan::default()),
         };
+        let settings = match architecture {
+            "x86_64" => settings::learn(elf, &learnt.layout),
+            other => LearntSettings::unread(Gap::Architecture { arch: other.to_owned() }),
+        };
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, version, architecture, learnt, plan }
+        Self { path, build_id, version, architecture, learnt, settings, plan }
     }
 
-    /// Everything that is not known, of the layout and of the plan.
+    /// Everything that is not known: of the layout, of the plan, and of the settings.
     pub fn gaps(&self) -> impl Iterator<Item = &FieldGap> {
-        self.learnt.gaps.iter().chain(&self.plan.gaps)
+        self.learnt.gaps.iter().chain(&self.plan.gaps).chain(&self.settings.gaps)
     }
 }
 

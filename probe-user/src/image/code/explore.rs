@@ -5,7 +5,7 @@ use iced_x86::{Decoder, DecoderOptions};
 use super::{
     CodeSource,
     machine::{Increment, Machine},
-    value::{Base, Value},
+    value::{Base, Field, Value},
     x86_64::{self, ARGUMENTS, CALLER_SAVED, Next, RAX, RSP},
 };
 
@@ -35,6 +35,8 @@ pub struct Answer {
     pub value: Value,
     /// What it added to memory on the way.
     pub increments: Vec<Increment>,
+    /// What it wrote to memory that is not the stack's.
+    pub stores: Vec<(Field, Value)>,
     /// The state at its end.
     machine: Machine,
 }
@@ -164,7 +166,12 @@ impl Explorer<'_> {
 }
 
 fn ended(machine: Machine) -> Answer {
-    Answer { value: machine.register(RAX).clone(), increments: machine.increments.clone(), machine }
+    Answer {
+        value: machine.register(RAX).clone(),
+        increments: machine.increments.clone(),
+        stores: machine.stores.clone(),
+        machine,
+    }
 }
 
 /// A call of which only the name and the first argument are kept.

@@ -80,6 +80,8 @@ pub struct Machine {
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
     pub increments: Vec<Increment>,
+    /// What was written to memory that is not the stack's, in this order.
+    pub stores: Vec<(Field, Value)>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
@@ -93,6 +95,7 @@ impl Machine {
             flags: Flags::Unknown,
             cells: Vec::new(),
             increments: Vec::new(),
+            stores: Vec::new(),
             non_null: Vec::new(),
         }
     }
@@ -126,7 +129,7 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Unknown => return Value::Unknown,
+            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => return Value::Unknown,
         };
         for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
             if cell.offset == offset && cell.width == width {
@@ -153,9 +156,12 @@ impl Machine {
         let (base, offset) = match address {
             Value::Constant(address) => (Base::Image, *address as i64),
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Unknown => return false,
+            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => return false,
         };
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
+        if base != Base::Stack {
+            self.stores.push((Field { base: base.clone(), offset, width }, value.clone()));
+        }
         self.cells.push(Cell { base, offset, width, value });
         true
     }

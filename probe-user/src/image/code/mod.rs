@@ -1,6 +1,7 @@
 //! Reading machine code: bytes in, facts out, no I/O.
 //!
 //! - [`value`]: what a register or a memory cell can be known to hold.
+//! - [`quotient`]: what a multiplication and shifts divide by.
 //! - [`machine`]: registers, flags and memory made of such values.
 //! - [`x86_64`]: what one instruction does to them.
 //! - [`explore`]: follows a function along all its paths to what it returns.
@@ -10,6 +11,7 @@
 pub mod explore;
 pub mod flow;
 pub mod machine;
+pub mod quotient;
 pub mod value;
 pub mod x86_64;
 

@@ -13,6 +13,8 @@ use super::{
 
 /// The number of `%rax`, which holds what a function returns.
 pub const RAX: usize = 0;
+/// The number of `%rdx`.
+const RDX: usize = 2;
 /// The number of `%rsp`.
 pub const RSP: usize = 4;
 /// Registers that hold a function's first arguments (System V ABI).
@@ -156,6 +158,9 @@ fn compute(
         Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar => {
             shift(machine, source, instruction, width)?;
         }
+        Mnemonic::Mul | Mnemonic::Div if width == 8 => {
+            multiply_or_divide(machine, source, instruction);
+        }
         _ if instruction.condition_code() != ConditionCode::None => {
             conditional(machine, source, instruction)?;
         }
@@ -239,11 +244,33 @@ fn shift(
                 }
             })
         }
+        (value, Value::Constant(count))
+            if width == 8 && instruction.mnemonic() == Mnemonic::Shr =>
+        {
+            value.shifted_right((count & 63) as u8)
+        }
         _ => Value::Unknown,
     }
     .zero_extended(width);
     machine.flags = Flags::Unknown;
     write(machine, instruction, 0, result)
+}
+
+/// `mul` and `div` of 64 bits: `%rdx:%rax = %rax * operand`, and `%rax`, `%rdx` =
+/// the quotient and the remainder of `%rdx:%rax` by the operand.
+fn multiply_or_divide(machine: &mut Machine, source: &dyn CodeSource, instruction: &Instruction) {
+    let operand = read(machine, source, instruction, 0);
+    let (low, high) = (machine.register(RAX), machine.register(RDX));
+    let (rax, rdx) = if instruction.mnemonic() == Mnemonic::Mul {
+        (Value::Unknown, low.multiplied_high(&operand))
+    } else if *high == Value::Constant(0) {
+        (low.divided_by(&operand), Value::Unknown)
+    } else {
+        (Value::Unknown, Value::Unknown)
+    };
+    machine.set_register(RAX, rax);
+    machine.set_register(RDX, rdx);
+    machine.flags = Flags::Unknown;
 }
 
 /// `cmovcc` and `setcc`.
