@@ -15,7 +15,7 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, companion, elf, plan},
+    image::{Companion, Elf, ElfError, Image, PlanChoice, SettingsLayout, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -239,6 +239,12 @@ impl Images {
             }
             Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+
+    /// Where the settings are in the contexts of an image.
+    #[must_use]
+    pub fn settings(&self, image: u32) -> SettingsLayout {
+        self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
     }
 
     /// What is shown of an image.
