@@ -154,15 +154,20 @@ impl Settings {
     #[must_use]
     pub fn allows_tls1_3(&self) -> Option<bool> {
         let (max, options) = (self.max_protocol?, self.options?);
-        Some((max == 0 || max >= TLS1_3) && options & options::NO_TLS1_3 == 0)
+        Some((max == 0 || is_tls1_3(max)) && options & options::NO_TLS1_3 == 0)
     }
 
     /// Whether any version before TLS 1.3 is among those that are allowed.
     #[must_use]
     pub fn allows_earlier(&self) -> Option<bool> {
         let (min, options) = (self.min_protocol?, self.options?);
-        Some(min < TLS1_3 && options & options::NO_EARLIER != options::NO_EARLIER)
+        Some(!is_tls1_3(min) && options & options::NO_EARLIER != options::NO_EARLIER)
     }
+}
+
+/// Versions of DTLS are larger numbers.
+fn is_tls1_3(version: i64) -> bool {
+    (TLS1_3..0x400).contains(&version)
 }
 
 fn number(bytes: &[u8], start: u32, place: Place) -> Option<u64> {
@@ -299,6 +304,8 @@ mod tests {
         assert_eq!(both(settings(TLS1_2, TLS1_2, 0)), (Some(true), Some(false)));
         assert_eq!(both(settings(TLS1_3, 0, 0)), (Some(false), Some(true)));
         assert_eq!(both(settings(0, 0, options::NO_TLS1_3)), (Some(true), Some(false)));
+        // DTLS 1.2 alone.
+        assert_eq!(both(settings(0xfefd, 0xfefd, 0)), (Some(true), Some(false)));
         assert_eq!(both(Settings::default()), (None, None));
     }
 }

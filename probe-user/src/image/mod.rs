@@ -16,8 +16,7 @@ pub mod version;
 
 use std::path::PathBuf;
 
-use object::Architecture;
-
+use self::code::processor::Processor;
 pub use self::{
     elf::{Elf, ElfError},
     gap::{FieldGap, Gap},
@@ -36,7 +35,7 @@ pub struct Image {
     /// What its libcrypto calls itself, such as `3.0.19`. Shown, never relied on.
     pub version: Option<String>,
     /// The processor that it is for.
-    pub architecture: &'static str,
+    pub processor: &'static dyn Processor,
     /// Where the values are.
     pub learnt: LearntLayout,
     /// Where the settings are that explain them.
@@ -60,21 +59,18 @@ impl Image {
             Companion::Found(libcrypto) => version::openssl_version(libcrypto),
             _ => version::openssl_version(elf),
         };
-        let (architecture, learnt, plan) = match elf.architecture() {
-            Architecture::X86_64 => {
-                let learnt = layout::learn(elf, companion);
-                let plan = plan::plan(elf, &learnt.layout, choice);
-                ("x86_64", learnt, plan)
-            }
-            Architecture::Aarch64 => ("aarch64", unread("aarch64"), ProbePlan::default()),
-            _ => ("unknown", unread("an unknown processor"), ProbePlan::default()),
-        };
-        let settings = match architecture {
-            "x86_64" => settings::learn(elf, &learnt.layout),
-            other => LearntSettings::unread(Gap::Architecture { arch: other.to_owned() }),
+        let processor = elf.processor();
+        let (learnt, settings, plan) = if processor.is_read() {
+            let learnt = layout::learn(elf, companion);
+            let settings = settings::learn(elf, &learnt.layout);
+            let plan = plan::plan(elf, &learnt.layout, choice);
+            (learnt, settings, plan)
+        } else {
+            // One gap says it of everything.
+            (unread(processor), LearntSettings::default(), ProbePlan::default())
         };
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, version, architecture, learnt, settings, plan }
+        Self { path, build_id, version, processor, learnt, settings, plan }
     }
 
     /// Everything that is not known: of the layout, of the plan, and of the settings.
@@ -83,8 +79,8 @@ impl Image {
     }
 }
 
-fn unread(arch: &str) -> LearntLayout {
-    let reason = Gap::Architecture { arch: arch.to_owned() };
+fn unread(processor: &dyn Processor) -> LearntLayout {
+    let reason = Gap::Architecture { arch: processor.name().to_owned() };
     let gaps = vec![FieldGap { field: "layout".to_owned(), reason }];
     LearntLayout { gaps, ..LearntLayout::default() }
 }

@@ -199,13 +199,6 @@ pub fn learn(elf: &Elf, counters: &Layout) -> LearntSettings {
 }
 
 impl LearntSettings {
-    /// What cannot be learnt of a file at all.
-    #[must_use]
-    pub fn unread(reason: Gap) -> Self {
-        let gaps = vec![FieldGap { field: "settings".to_owned(), reason }];
-        Self { gaps, ..Self::default() }
-    }
-
     /// Takes a setting back.
     fn doubt(&mut self, setting: Setting, reason: Gap) {
         self.layout = self.layout.with(setting, None);
@@ -220,8 +213,7 @@ impl LearntSettings {
         if let Some(block) = counters.block() {
             taken.push(("the counters".to_owned(), block..block + 44));
         }
-        let others =
-            [("references", counters.references, 4), ("sessions", counters.sessions, 8)];
+        let others = [("references", counters.references, 4), ("sessions", counters.sessions, 8)];
         for (name, offset, width) in others {
             taken.extend(offset.map(|offset| (name.to_owned(), offset..offset + width)));
         }
@@ -279,9 +271,8 @@ fn returned(setting: Setting, asked: &Asked) -> Result<(Place, Evidence), Gap> {
         }
         value => (value.as_field().ok_or_else(|| asked.unexpected(expected))?, 1),
     };
-    let place = place(setting, field, divisor).map_err(|gap| {
-        gap.unwrap_or_else(|| asked.unexpected(expected))
-    })?;
+    let place = place(setting, field, divisor)
+        .map_err(|gap| gap.unwrap_or_else(|| asked.unexpected(expected)))?;
     Ok((place, evidence(setting, asked, value.to_string())))
 }
 

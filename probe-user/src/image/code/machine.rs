@@ -129,7 +129,9 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => return Value::Unknown,
+            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return Value::Unknown;
+            }
         };
         for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
             if cell.offset == offset && cell.width == width {

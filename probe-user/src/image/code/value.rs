@@ -171,10 +171,8 @@ impl Value {
             Self::Quotient { field, division } => (field, *division),
             _ => return Self::Unknown,
         };
-        step(division).map_or(Self::Unknown, |division| Self::Quotient {
-            field: Rc::clone(field),
-            division,
-        })
+        step(division)
+            .map_or(Self::Unknown, |division| Self::Quotient { field: Rc::clone(field), division })
     }
 
     /// The low `width` bytes, extended with zeros.
