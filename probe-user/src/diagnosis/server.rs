@@ -67,7 +67,11 @@ fn outcome(case: &Case<'_>, counts: &Counts) -> Finding {
             .because([evidence]);
     }
     if good == 1 && hits == 0 {
-        let summary = "One handshake has finished: there was nothing to resume yet.";
+        let summary = if started > good {
+            format!("Of {started} handshakes that were started here, one finished here.")
+        } else {
+            "One handshake has finished: there was nothing to resume yet.".to_owned()
+        };
         return Finding::new(Kind::TooFew, Certainty::Certain, summary).because([evidence]);
     }
     let mut finding = verdict(hits, good, evidence);

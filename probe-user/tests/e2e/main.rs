@@ -8,5 +8,7 @@ mod nginx;
 mod prometheus;
 mod races;
 mod scenarios;
+mod settings;
 mod support;
 mod verbs;
+mod why;
