@@ -9,8 +9,8 @@ use crate::context::settings::{Settings, cache_mode};
 
 const STORE_CURE: &str = "SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SERVER); nginx: \
                           ssl_session_cache shared:SSL:10m; or let clients keep their sessions: \
-                          without SSL_OP_NO_TICKET; nginx: ssl_session_tickets on; HAProxy: no \
-                          no-tls-tickets";
+                          without SSL_OP_NO_TICKET; nginx: ssl_session_tickets on; HAProxy: \
+                          without no-tls-tickets";
 
 pub(super) fn judge(case: &Case<'_>, counts: &Counts) -> Vec<Finding> {
     let mut findings = vec![outcome(case, counts)];
@@ -180,8 +180,8 @@ fn not_shared(case: &Case<'_>, settings: &Settings, counts: &Counts) -> Option<F
     )
 }
 
-/// `ssl_get_prev_session` refuses to resume then, with an error that ends the
-/// handshake.
+/// `ssl_update_cache` keeps no session then, and `ssl_get_prev_session` refuses
+/// those that come in tickets, with an error that ends the handshake.
 fn no_session_id_context(settings: &Settings, counts: &Counts) -> Option<Finding> {
     let unset = settings.session_id_context_length? == 0;
     if !unset || !settings.verifies_peer()? || counts.hits > 0 {
@@ -192,9 +192,9 @@ fn no_session_id_context(settings: &Settings, counts: &Counts) -> Option<Finding
         Finding::new(
             Kind::NoSessionIdContext,
             Certainty::Certain,
-            "It asks clients for certificates and has no session id context: OpenSSL ends the \
-             handshake of a client that offers a session of its own (\"session id context \
-             uninitialized\").",
+            "It asks clients for certificates and has no session id context. OpenSSL resumes \
+             nothing then: it keeps no session, and ends the handshake of a client that offers a \
+             ticket (\"session id context uninitialized\").",
         )
         .because([
             "session id context: 0 bytes".to_owned(),

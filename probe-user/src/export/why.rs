@@ -50,10 +50,10 @@ fn add(table: &mut Table, finding: &Finding) {
     };
     table.add_row([certainty, &finding.summary]);
     if !finding.evidence.is_empty() {
-        table.add_row(["", &format!("- {}", finding.evidence.join("; "))]);
+        table.add_row(["", &format!("because: {}", finding.evidence.join("; "))]);
     }
     if let Some(cure) = &finding.cure {
-        table.add_row(["", &format!("-> {cure}")]);
+        table.add_row(["", &format!("change: {cure}")]);
     }
 }
 
@@ -90,7 +90,10 @@ fn settings(context: &ContextSnapshot) -> String {
             "session id context {}",
             on_or_off(settings.session_id_context_length.map(|bytes| bytes > 0), "set", "not set")
         ),
-        format!("client certificates {}", on_or_off(settings.verifies_peer(), "asked for", "no")),
+        format!(
+            "peer's certificate {}",
+            on_or_off(settings.verifies_peer(), "asked for", "not asked for")
+        ),
     ]
     .join(", ")
 }
