@@ -6,6 +6,7 @@ use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
+        CodeSource,
         explore::{self, DEFAULT_BOUNDS, Stopped},
         value::{Base, Field, Value},
     },
@@ -131,9 +132,20 @@ pub(super) fn ask(
 ) -> Result<Asked, Gap> {
     let symbol =
         elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    let mut machine = explore::called_with(elf.processor().convention(), arguments);
+    ask_at(elf, function, symbol.address, arguments, non_null)
+}
+
+/// Asks the function at an address; `function` is its name in evidence.
+pub(super) fn ask_at(
+    source: &dyn CodeSource,
+    function: &str,
+    entry: u64,
+    arguments: &[Value],
+    non_null: &[Field],
+) -> Result<Asked, Gap> {
+    let mut machine = explore::called_with(source.processor().convention(), arguments);
     machine.non_null.extend_from_slice(non_null);
-    let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
+    let answers = explore::explore(source, entry, machine, DEFAULT_BOUNDS).map_err(
         |Stopped { address, instruction, why }| Gap::Unfollowed {
             function: function.to_owned(),
             address,

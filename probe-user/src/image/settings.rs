@@ -305,3 +305,6 @@ fn place(setting: Setting, field: &Field, divisor: u64) -> Result<Place, Option<
 fn evidence(setting: Setting, asked: &Asked, answer: String) -> Evidence {
     Evidence { field: setting.name().to_owned(), question: asked.question.clone(), answer }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,7 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => {
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
                 return Value::Unknown;
             }
         };
@@ -158,7 +158,9 @@ impl Machine {
         let (base, offset) = match address {
             Value::Constant(address) => (Base::Image, *address as i64),
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Quotient { .. } | Value::Unknown => return false,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return false;
+            }
         };
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
         if base != Base::Stack {

@@ -120,6 +120,13 @@ fn compute(
         Mnemonic::Mul | Mnemonic::Div if width == 8 => {
             multiply_or_divide(machine, source, instruction);
         }
+        Mnemonic::Mulx if width == 8 => {
+            let factor = read(machine, source, instruction, 2);
+            let high = machine.register(RDX).multiplied_high(&factor);
+            // Into the same register, the upper half wins.
+            write(machine, instruction, 1, Value::Unknown)?;
+            write(machine, instruction, 0, high)?;
+        }
         _ if instruction.condition_code() != ConditionCode::None => {
             conditional(machine, source, instruction)?;
         }
@@ -408,6 +415,9 @@ fn write(
             (Value::Constant(old), Value::Constant(new)) if !is_high_byte(register) => {
                 let mask = mask(width as u8);
                 Value::Constant(old & !mask | new & mask)
+            }
+            (_, Value::Constant(new)) if !is_high_byte(register) => {
+                Value::Low { value: new & mask(width as u8), width: width as u8 }
             }
             _ => Value::Unknown,
         },
