@@ -5,11 +5,13 @@ pub mod calls;
 pub mod code;
 pub mod companion;
 pub mod elf;
+pub mod family;
 pub mod gap;
 pub mod increments;
 pub mod layout;
 pub mod plan;
 mod proof;
+mod references;
 pub mod unwind;
 pub mod version;
 
@@ -19,6 +21,7 @@ use object::Architecture;
 
 pub use self::{
     elf::{Elf, ElfError},
+    family::Family,
     gap::{FieldGap, Gap},
     layout::{Companion, Evidence, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
@@ -31,6 +34,8 @@ pub struct Image {
     pub path: PathBuf,
     /// Its GNU build id.
     pub build_id: Option<String>,
+    /// Whose library it is; `None`: of no family that is known.
+    pub family: Option<Family>,
     /// What its libcrypto calls itself, such as `3.0.19`. Shown, never relied on.
     pub version: Option<String>,
     /// The processor that it is for.
@@ -42,23 +47,17 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether a file is a libssl of OpenSSL's kind: by what it exports, since
-    /// other libraries are called `libssl` too (NSS has a `libssl3.so`).
-    #[must_use]
-    pub fn is_openssl(elf: &Elf) -> bool {
-        ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"].iter().all(|f| elf.function(f).is_some())
-    }
-
     /// Learns a library from its machine code.
     #[must_use]
     pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
+        let family = Family::of(elf);
         let version = match companion {
-            Companion::Found(libcrypto) => version::openssl_version(libcrypto),
-            _ => version::openssl_version(elf),
+            Companion::Found(libcrypto) => version::of(family, libcrypto),
+            _ => version::of(family, elf),
         };
         let (architecture, learnt, plan) = match elf.architecture() {
             Architecture::X86_64 => {
-                let learnt = layout::learn(elf, companion);
+                let learnt = layout::learn(elf, companion, family.unwrap_or(Family::OpenSsl));
                 let plan = plan::plan(elf, &learnt.layout, choice);
                 ("x86_64", learnt, plan)
             }
@@ -66,7 +65,7 @@ impl Image {
             _ => ("unknown", unread("an unknown processor"), ProbePlan::default()),
         };
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, version, architecture, learnt, plan }
+        Self { path, build_id, family, version, architecture, learnt, plan }
     }
 
     /// Everything that is not known, of the layout and of the plan.

@@ -4,7 +4,7 @@ use iced_x86::{Decoder, DecoderOptions};
 
 use super::{
     CodeSource,
-    machine::{Increment, Machine},
+    machine::{Increment, Machine, OpaqueCall},
     value::{Base, Value},
     x86_64::{self, ARGUMENTS, CALLER_SAVED, Next, RAX, RSP},
 };
@@ -35,6 +35,8 @@ pub struct Answer {
     pub value: Value,
     /// What it added to memory on the way.
     pub increments: Vec<Increment>,
+    /// What it called on the way that was not followed.
+    pub calls: Vec<OpaqueCall>,
     /// The state at its end.
     machine: Machine,
 }
@@ -164,7 +166,12 @@ impl Explorer<'_> {
 }
 
 fn ended(machine: Machine) -> Answer {
-    Answer { value: machine.register(RAX).clone(), increments: machine.increments.clone(), machine }
+    Answer {
+        value: machine.register(RAX).clone(),
+        increments: machine.increments.clone(),
+        calls: machine.calls.clone(),
+        machine,
+    }
 }
 
 /// A call of which only the name and the first argument are kept.
@@ -174,6 +181,8 @@ fn call_opaque(machine: &mut Machine, target: &Value) {
         other => other.to_string(),
     };
     let argument = machine.register(ARGUMENTS[0]).clone();
+    let arguments = [argument.clone(), machine.register(ARGUMENTS[1]).clone()];
+    machine.calls.push(OpaqueCall { target: target.clone(), arguments });
     machine.forget_memory();
     machine.flags = super::machine::Flags::Unknown;
     for register in CALLER_SAVED {
