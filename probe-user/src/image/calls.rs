@@ -1,15 +1,21 @@
 //! Who calls whom: directly, by a tail call, or through the PLT.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
+use std::collections::BTreeSet;
 
-use super::{code::flow, elf::Elf, gap::Gap, unwind::FunctionRanges};
-
-/// Instructions of a PLT entry: `endbr64`, then the jump.
-const PLT_ENTRY: usize = 3;
+use super::{
+    code::{
+        explore::import_called_at,
+        flow,
+        instruction::{Control, Through},
+    },
+    elf::Elf,
+    gap::Gap,
+    unwind::FunctionRanges,
+};
 
 /// Makes sure that a function calls another one at its entry, where a probe
 /// can see it, and not a copy that the compiler made of it. The call may stand
-/// in a function of the same file that it calls, such as a destructor.
+/// in a function that it calls, such as a destructor.
 ///
 /// # Errors
 ///
@@ -18,66 +24,80 @@ pub fn expect(elf: &Elf, ranges: &FunctionRanges, function: &str, callee: &str) 
     let symbol =
         |name: &str| elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() });
     let (caller, target) = (symbol(function)?, symbol(callee)?);
-    let is_callee = |call: &Called| match call {
-        Called::Address(address) => *address == target.address,
-        Called::Import(name) => name == callee,
-    };
-    let direct = made_by(elf, ranges, caller.address);
-    let called = direct.iter().any(is_callee)
-        || direct.iter().any(|call| {
-            let through = match call {
-                Called::Address(address) => Some(*address),
-                // One that this file defines itself, and calls as anybody may.
-                Called::Import(name) => elf.function(name).map(|symbol| symbol.address),
-            };
-            through.is_some_and(|address| {
-                ranges.is_entry(address) && made_by(elf, ranges, address).iter().any(is_callee)
-            })
-        });
-    if called {
+    let called = Calls { elf, ranges, callee, target: target.address };
+    if called.by(caller.address, PARTS, INNER) {
         return Ok(());
     }
     Err(Gap::NoCall { function: function.to_owned(), callee: callee.to_owned() })
 }
 
-/// What an instruction calls.
-enum Called {
-    Address(u64),
-    Import(String),
+/// How far a function is followed into parts of it that the compiler split off
+/// (`SSL_CTX_free.part.0`): they are jumped to.
+const PARTS: usize = 2;
+/// How far it is followed into the functions of the same file that it calls: in
+/// AWS-LC and BoringSSL `SSL_CTX_free` calls the destructor of `ssl_ctx_st`.
+const INNER: usize = 1;
+
+struct Calls<'e> {
+    elf: &'e Elf,
+    ranges: &'e FunctionRanges,
+    callee: &'e str,
+    target: u64,
 }
 
-/// The calls, and the tail calls, that the function at an address makes.
-fn made_by(elf: &Elf, ranges: &FunctionRanges, address: u64) -> Vec<Called> {
-    let Some(range) = ranges.containing(address) else { return Vec::new() };
-    let instructions = flow::decode(elf, &range).unwrap_or_default();
-    instructions
-        .iter()
-        .filter_map(|i| match i.flow_control() {
-            FlowControl::Call | FlowControl::UnconditionalBranch => {
-                let to = i.near_branch_target();
-                let import = import_called_at(elf, to).map(|name| Called::Import(name.to_owned()));
-                import.or_else(|| (!range.contains(&to)).then_some(Called::Address(to)))
+impl Calls<'_> {
+    /// Whether the function at an address, a part of it, or a function that it
+    /// calls, calls the callee.
+    fn by(&self, function: u64, parts: usize, inner: usize) -> bool {
+        let Some(range) = self.ranges.containing(function) else { return false };
+        let instructions = flow::decode(self.elf, &range).unwrap_or_default();
+        let mut jumps = BTreeSet::new();
+        let mut calls = BTreeSet::new();
+        let called = instructions.iter().any(|instruction| match instruction.control {
+            Control::Call(to) => {
+                calls.insert(to);
+                self.is_callee(to)
+            }
+            Control::Jump(to) | Control::Branch(to) => {
+                if !range.contains(&to) {
+                    jumps.insert(to);
+                }
+                self.is_callee(to)
             }
             // Without a PLT: `call *callee@GOTPCREL(%rip)`.
-            FlowControl::IndirectCall if i.is_ip_rel_memory_operand() => {
-                Some(Called::Import(elf.import_at(i.ip_rel_memory_address())?.to_owned()))
+            Control::CallThrough(Some(cell)) | Control::JumpThrough(Through::Cell(Some(cell))) => {
+                self.elf.import_at(cell) == Some(self.callee)
             }
-            _ => None,
-        })
-        .collect()
-}
+            _ => false,
+        });
+        called
+            || parts > 0
+                && jumps
+                    .into_iter()
+                    .filter(|to| self.is_part(*to))
+                    .any(|to| self.by(to, parts - 1, inner))
+            || inner > 0
+                && calls
+                    .into_iter()
+                    .filter_map(|to| self.own_function(to))
+                    .any(|to| self.by(to, 0, inner - 1))
+    }
 
-/// The function that the PLT entry at an address leads to.
-fn import_called_at(elf: &Elf, address: u64) -> Option<&str> {
-    let mut decoder = Decoder::with_ip(64, elf.code(address)?, address, DecoderOptions::NONE);
-    for _ in 0..PLT_ENTRY {
-        let instruction = decoder.decode();
-        if instruction.flow_control() == FlowControl::IndirectBranch {
-            return elf.import_at(instruction.ip_rel_memory_address());
-        }
-        if instruction.mnemonic() != Mnemonic::Endbr64 {
-            return None;
+    /// A tail call of a function that has a name of its own is not one of a part.
+    fn is_part(&self, address: u64) -> bool {
+        self.elf.function_name(address).is_none_or(|name| name.contains('.'))
+    }
+
+    /// The function of this file that a call leads to: also one that it calls
+    /// through the PLT, so that another file may put its own in its place.
+    fn own_function(&self, to: u64) -> Option<u64> {
+        match import_called_at(self.elf, to) {
+            Some(name) => self.elf.function(&name).map(|symbol| symbol.address),
+            None => self.ranges.is_entry(to).then_some(to),
         }
     }
-    None
+
+    fn is_callee(&self, to: u64) -> bool {
+        to == self.target || import_called_at(self.elf, to).as_deref() == Some(self.callee)
+    }
 }
