@@ -12,6 +12,8 @@ pub mod layout;
 pub mod plan;
 mod proof;
 mod references;
+#[cfg(test)]
+mod specimen;
 pub mod unwind;
 pub mod version;
 

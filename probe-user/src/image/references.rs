@@ -2,10 +2,13 @@
 //! 1 to, itself or through a function of libcrypto.
 
 use super::{
-    code::value::{Base, Value},
+    code::{
+        explore::Answer,
+        value::{Base, Value},
+    },
     elf::Elf,
     gap::Gap,
-    layout::{Asked, ask, plausible},
+    layout::{ask, plausible},
 };
 
 /// Functions that add to the `int` that their first argument points to.
@@ -31,20 +34,15 @@ pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
     let mut found: Vec<(i64, String)> = asked.answers.iter().flat_map(added_in_place).collect();
     found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
     found.sort();
-    found.dedup();
+    // Who follows the call finds the same once more.
+    found.dedup_by_key(|(offset, _)| *offset);
     match found.as_slice() {
         [(offset, how)] => {
             Ok((plausible("references", *offset, 4)?, asked.question.clone(), how.clone()))
         }
-        _ => Err(unexpected(&asked)),
+        _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
     }
 }
-
-fn unexpected(asked: &Asked) -> Gap {
-    asked.unexpected("one increment of an int of the SSL_CTX")
-}
-
-type Answer = super::code::explore::Answer;
 
 fn added_in_place(answer: &Answer) -> Vec<(i64, String)> {
     let by_one = answer.increments.iter().filter(|i| i.amount == Value::Constant(1));

@@ -63,9 +63,9 @@ pub struct Increment {
     pub amount: Value,
 }
 
-/// A call that was not followed.
+/// A call, as it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpaqueCall {
+pub struct Call {
     /// What was called.
     pub target: Value,
     /// Its first two arguments.
@@ -89,8 +89,8 @@ pub struct Machine {
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
     pub increments: Vec<Increment>,
-    /// Calls that were not followed, in order.
-    pub calls: Vec<OpaqueCall>,
+    /// Calls that were made, in order, also those that were followed.
+    pub calls: Vec<Call>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
