@@ -37,7 +37,7 @@ pub enum Accessors {
 
 /// Exported by every OpenSSL and LibreSSL; BoringSSL removed it, and AWS-LC with it.
 const COMMANDS: &str = "SSL_CTX_ctrl";
-/// LibreSSL's own, since 2.5 (2016): no other library has them.
+/// LibreSSL's own: no other library has them.
 const LIBRESSL: [&str; 2] = ["SSL_CTX_load_verify_mem", "SSL_CTX_use_certificate_chain_mem"];
 /// Functions in BoringSSL and what became of it, macros elsewhere.
 const FUNCTIONS: [&str; 2] = ["SSL_CTX_sess_number", "SSL_CTX_sess_connect"];
