@@ -20,7 +20,7 @@ use probe_common::{
 
 use crate::{
     argument, lifecycle,
-    maps::{self, CONTEXTS, PROBE_SPECS, PROCESSES, count},
+    maps::{CONTEXTS, PROBE_SPECS, PROCESSES, count},
     task,
 };
 
@@ -191,11 +191,11 @@ pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, 
     Some((block, flags))
 }
 
-/// Reads the first `count` of the counters, and leaves the others as they are.
+/// Reads the first `ints` of the counters, and leaves the others as they are.
 #[inline(always)]
-fn read_counters(counters: &mut [i32; 11], address: u64, count: u8) -> Option<()> {
+fn read_counters(counters: &mut [i32; 11], address: u64, ints: u8) -> Option<()> {
     // The verifier has to see that no more than the block is written.
-    let bytes = u32::from(count).min(11) * 4;
+    let bytes = u32::from(ints).min(11) * 4;
     if bytes == 0 {
         return Some(());
     }
@@ -204,7 +204,7 @@ fn read_counters(counters: &mut [i32; 11], address: u64, count: u8) -> Option<()
         bpf_probe_read_user_bytes(counters.as_mut_ptr().cast(), bytes, address as *const _)
     };
     if failed != 0 {
-        maps::count(Loss::ReadFailed);
+        count(Loss::ReadFailed);
         return None;
     }
     Some(())

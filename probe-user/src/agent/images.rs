@@ -15,7 +15,7 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Family, Image, PlanChoice, ProbeKind, companion, elf, plan},
+    image::{Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -177,7 +177,7 @@ impl Images {
             Ok(elf) => elf,
             Err(error) => return Some(refused(library, error.to_string())),
         };
-        if Family::of(&elf).is_none() {
+        if !Image::is_openssl(&elf) {
             return Some(if elf.function("SSL_CTX_new").is_some() {
                 let why = "it has SSL_CTX_new, but neither SSL_CTX_ctrl nor SSL_CTX_sess_number \
                            and its like: not OpenSSL's libssl, nor a known relative's";

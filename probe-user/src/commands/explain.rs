@@ -10,7 +10,7 @@ use crate::{
     cli::ExplainArgs,
     export::explain::Explanation,
     host,
-    image::{Companion, Elf, Family, Image, companion},
+    image::{Companion, Elf, Image, companion},
 };
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
 fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let elf = Elf::open(file)?;
     anyhow::ensure!(
-        Family::of(&elf).is_some(),
+        Image::is_openssl(&elf),
         "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl, or SSL_CTX_sess_number \
          and its like: it is no libssl of OpenSSL or a relative",
         file.display()

@@ -48,6 +48,13 @@ pub struct Image {
 }
 
 impl Image {
+    /// Whether a file is a libssl of OpenSSL's kind: by what it exports, since
+    /// other libraries are called `libssl` too (NSS has a `libssl3.so`).
+    #[must_use]
+    pub fn is_openssl(elf: &Elf) -> bool {
+        Family::of(elf).is_some()
+    }
+
     /// Learns a library from its machine code.
     #[must_use]
     pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
