@@ -12,7 +12,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{ContextSnapshot, SessionStats, Settings, State};
+use crate::{
+    image::Family,
+    snapshot::{ContextSnapshot, SessionStats, Settings, State},
+};
 
 /// One thing that was found, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,8 @@ pub enum Kind {
     None,
     /// There was nothing to resume yet.
     TooFew,
+    /// The library is one of OpenSSL's relatives, which counts in other ways.
+    OtherFamily,
     /// A counter is not known, or has wrapped.
     NotCounted,
     /// The context is a server's and a client's; their hits are one number.
@@ -95,6 +100,8 @@ pub enum Kind {
 /// Everything that one context is judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
+    /// Whose library it is.
+    pub family: Option<Family>,
     /// Its values.
     pub stats: &'a SessionStats,
     /// Its settings, if they are known.
@@ -132,6 +139,7 @@ pub fn explain(contexts: &mut [ContextSnapshot], peers: impl Fn(u32, &[u32]) -> 
             State::Exited => &[],
         };
         let case = Case {
+            family: context.library.family,
             stats: &context.stats,
             settings: context.settings.as_ref(),
             peers,
@@ -145,6 +153,13 @@ pub fn explain(contexts: &mut [ContextSnapshot], peers: impl Fn(u32, &[u32]) -> 
 /// explains it, the most certain first.
 #[must_use]
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    if let Some(family) = case.family.filter(|family| *family != Family::OpenSsl) {
+        let summary = format!(
+            "It is not judged: {family} counts, and looks into its cache, in other ways than \
+             OpenSSL."
+        );
+        return vec![Finding::new(Kind::OtherFamily, Certainty::Certain, summary)];
+    }
     let Some(counts) = Counts::of(case.stats) else {
         let named = case.stats.named();
         let strange = named.iter().filter(|(_, value)| value.is_none_or(|value| value < 0));
@@ -306,7 +321,13 @@ mod tests {
         peers: &[u32],
     ) -> Vec<Finding> {
         let stats = stats(values);
-        judge(&Case { stats: &stats, settings: settings.as_ref(), peers, process: (0, 0) })
+        judge(&Case {
+            family: None,
+            stats: &stats,
+            settings: settings.as_ref(),
+            peers,
+            process: (0, 0),
+        })
     }
 
     /// Kinds and certainties, in order.
@@ -332,8 +353,25 @@ mod tests {
             (Kind::NotCounted, ["hits = -7".to_owned()].as_slice())
         );
         let unknown = SessionStats { misses: None, ..stats(&[("accept", 5)]) };
-        let case = Case { stats: &unknown, settings: None, peers: &[], process: (0, 0) };
+        let case =
+            Case { family: None, stats: &unknown, settings: None, peers: &[], process: (0, 0) };
         assert_eq!(judge(&case)[0].kind, Kind::NotCounted);
+    }
+
+    #[test]
+    fn relatives_are_not_judged() {
+        let stats = stats(&[("accept", 5), ("accept_good", 5), ("hits", 4)]);
+        let of = |family| Case {
+            family: Some(family),
+            stats: &stats,
+            settings: None,
+            peers: &[],
+            process: (0, 0),
+        };
+        assert_eq!(judge(&of(Family::OpenSsl))[0].kind, Kind::Works);
+        let found = judge(&of(Family::AwsLc));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].kind, Kind::OtherFamily);
     }
 
     #[test]

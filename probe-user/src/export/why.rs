@@ -27,7 +27,13 @@ pub fn render(snapshot: &Snapshot) -> String {
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(WIDTH);
         if let [outcome, causes @ ..] = findings.as_slice() {
-            table.add_row(["", &format!("{} ({})", outcome.summary, outcome.evidence.join("; "))]);
+            let evidence = outcome.evidence.join("; ");
+            let summary = &outcome.summary;
+            table.add_row(if evidence.is_empty() {
+                ["".to_owned(), summary.clone()]
+            } else {
+                ["".to_owned(), format!("{summary} ({evidence})")]
+            });
             table.add_row(["settings", &settings(context)]);
             for cause in causes {
                 add(&mut table, cause);

@@ -4,6 +4,7 @@
 use super::{
     code::value::{Base, Field, Value},
     elf::Elf,
+    family::{Accessors, Family},
     gap::{FieldGap, Gap},
     layout::{Asked, Evidence, Layout, ask, plausible},
 };
@@ -183,8 +184,13 @@ pub struct LearntSettings {
 /// Learns where the settings are. What the counters' layout has taken cannot
 /// be a setting.
 #[must_use]
-pub fn learn(elf: &Elf, counters: &Layout) -> LearntSettings {
+pub fn learn(elf: &Elf, counters: &Layout, family: Family) -> LearntSettings {
     let mut learnt = LearntSettings::default();
+    if family.accessors() != Accessors::Commands {
+        let gap = FieldGap { field: "settings".to_owned(), reason: Gap::NotAsked { family } };
+        learnt.gaps.push(gap);
+        return learnt;
+    }
     for setting in SETTINGS {
         match question(elf, setting) {
             Ok((place, evidence)) => {

@@ -63,6 +63,15 @@ pub struct Increment {
     pub amount: Value,
 }
 
+/// A call, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What was called.
+    pub target: Value,
+    /// Its first two arguments.
+    pub arguments: [Value; 2],
+}
+
 #[derive(Clone, Debug)]
 struct Cell {
     base: Base,
@@ -80,6 +89,8 @@ pub struct Machine {
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
     pub increments: Vec<Increment>,
+    /// Calls that were made, in order, also those that were followed.
+    pub calls: Vec<Call>,
     /// What was written to memory that is not the stack's, in this order.
     pub stores: Vec<(Field, Value)>,
     /// 64-bit fields that are known not to be null.
@@ -95,6 +106,7 @@ impl Machine {
             flags: Flags::Unknown,
             cells: Vec::new(),
             increments: Vec::new(),
+            calls: Vec::new(),
             stores: Vec::new(),
             non_null: Vec::new(),
         }
