@@ -1,11 +1,17 @@
 //! Who calls whom: directly, by a tail call, or through the PLT.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
+use std::collections::BTreeSet;
 
-use super::{code::flow, elf::Elf, gap::Gap, unwind::FunctionRanges};
-
-/// Instructions of a PLT entry: `endbr64`, then the jump.
-const PLT_ENTRY: usize = 3;
+use super::{
+    code::{
+        explore::import_called_at,
+        flow,
+        instruction::{Control, Through},
+    },
+    elf::Elf,
+    gap::Gap,
+    unwind::FunctionRanges,
+};
 
 /// Makes sure that a function calls another one at its entry, where a probe
 /// can see it, and not a copy that the compiler made of it.
@@ -17,38 +23,55 @@ pub fn expect(elf: &Elf, ranges: &FunctionRanges, function: &str, callee: &str) 
     let symbol =
         |name: &str| elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() });
     let (caller, target) = (symbol(function)?, symbol(callee)?);
-    let instructions = ranges
-        .containing(caller.address)
-        .and_then(|range| flow::decode(elf, &range).ok())
-        .unwrap_or_default();
-    let called = instructions.iter().any(|i| match i.flow_control() {
-        FlowControl::Call | FlowControl::UnconditionalBranch => {
-            let to = i.near_branch_target();
-            to == target.address || import_called_at(elf, to) == Some(callee)
-        }
-        // Without a PLT: `call *callee@GOTPCREL(%rip)`.
-        FlowControl::IndirectCall if i.is_ip_rel_memory_operand() => {
-            elf.import_at(i.ip_rel_memory_address()) == Some(callee)
-        }
-        _ => false,
-    });
-    if called {
+    let called = Calls { elf, ranges, callee, target: target.address };
+    if called.by(caller.address, PARTS) {
         return Ok(());
     }
     Err(Gap::NoCall { function: function.to_owned(), callee: callee.to_owned() })
 }
 
-/// The function that the PLT entry at an address leads to.
-fn import_called_at(elf: &Elf, address: u64) -> Option<&str> {
-    let mut decoder = Decoder::with_ip(64, elf.code(address)?, address, DecoderOptions::NONE);
-    for _ in 0..PLT_ENTRY {
-        let instruction = decoder.decode();
-        if instruction.flow_control() == FlowControl::IndirectBranch {
-            return elf.import_at(instruction.ip_rel_memory_address());
-        }
-        if instruction.mnemonic() != Mnemonic::Endbr64 {
-            return None;
-        }
+/// How far a function is followed into parts of it that the compiler split off
+/// (`SSL_CTX_free.part.0`): they are jumped to.
+const PARTS: usize = 2;
+
+struct Calls<'e> {
+    elf: &'e Elf,
+    ranges: &'e FunctionRanges,
+    callee: &'e str,
+    target: u64,
+}
+
+impl Calls<'_> {
+    /// Whether the function at an address, or a part of it, calls the callee.
+    fn by(&self, function: u64, parts: usize) -> bool {
+        let Some(range) = self.ranges.containing(function) else { return false };
+        let instructions = flow::decode(self.elf, &range).unwrap_or_default();
+        let mut jumps = BTreeSet::new();
+        let called = instructions.iter().any(|instruction| match instruction.control {
+            Control::Call(to) => self.is_callee(to),
+            Control::Jump(to) | Control::Branch(to) => {
+                if !range.contains(&to) {
+                    jumps.insert(to);
+                }
+                self.is_callee(to)
+            }
+            // Without a PLT: `call *callee@GOTPCREL(%rip)`.
+            Control::CallThrough(Some(cell)) | Control::JumpThrough(Through::Cell(Some(cell))) => {
+                self.elf.import_at(cell) == Some(self.callee)
+            }
+            _ => false,
+        });
+        called
+            || parts > 0
+                && jumps.into_iter().filter(|to| self.is_part(*to)).any(|to| self.by(to, parts - 1))
     }
-    None
+
+    /// A tail call of a function that has a name of its own is not one of a part.
+    fn is_part(&self, address: u64) -> bool {
+        self.elf.function_name(address).is_none_or(|name| name.contains('.'))
+    }
+
+    fn is_callee(&self, to: u64) -> bool {
+        to == self.target || import_called_at(self.elf, to).as_deref() == Some(self.callee)
+    }
 }
