@@ -8,23 +8,23 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::matrix::{Build, Release};
+use super::matrix::Build;
 use crate::progress::step;
 
 /// Writes the lists of exported functions for the linker. Since 3.5 the crate
 /// leaves this out, for it builds no shared libraries.
 const LISTS: &str = "util/mkdef.pl";
 
-/// The last release of the crate that has it.
-const WITH_LISTS: Release = Release { version: "3.4.1", source: "300.4.2" };
+/// The last release of OpenSSL, and of the crate, that has it.
+const WITH_LISTS: (&str, &str) = ("3.4.1", "300.4.2");
 
 /// Fetches the sources of a release, if they are not there yet.
 pub(super) fn get(libs: &Path, build: &Build) -> anyhow::Result<()> {
     let sources = fetch(libs, build.version, build.source)?;
     if !sources.join(LISTS).exists() {
-        let others = fetch(libs, WITH_LISTS.version, WITH_LISTS.source)?;
+        let others = fetch(libs, WITH_LISTS.0, WITH_LISTS.1)?;
         fs::copy(others.join(LISTS), sources.join(LISTS))
-            .with_context(|| format!("openssl-src {} has no {LISTS}", WITH_LISTS.source))?;
+            .with_context(|| format!("openssl-src {} has no {LISTS}", WITH_LISTS.1))?;
     }
     Ok(())
 }
