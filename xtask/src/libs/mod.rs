@@ -5,6 +5,7 @@ mod compare;
 mod library;
 mod link;
 mod matrix;
+pub(crate) mod relatives;
 mod sources;
 mod table;
 mod tree;
@@ -22,6 +23,7 @@ use self::{
     compare::{Compared, Difference, compare},
     library::{Library, Source},
     matrix::Build,
+    relatives::{RELATIVES, Relative},
     tree::Tree,
     wheels::{WHEELS, Wheel},
 };
@@ -115,26 +117,35 @@ fn ensure_one(libs: &Path, build: &Build) -> anyhow::Result<PathBuf> {
 pub(crate) fn run(filters: &[String], list: bool, no_learn: bool) -> anyhow::Result<()> {
     let mut builds = matrix::builds()?;
     let names: Vec<String> = builds.iter().map(|build| build.name.clone()).collect();
+    let names: Vec<String> =
+        names.into_iter().chain(RELATIVES.iter().map(Relative::name)).collect();
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|f| matches(f, name, &names));
     builds.retain(|build| wanted(&build.name));
+    let relatives: Vec<&Relative> =
+        RELATIVES.iter().filter(|relative| wanted(&relative.name())).collect();
     let wheels: Vec<&Wheel> = WHEELS.iter().filter(|wheel| wanted(&wheel.name())).collect();
     if list {
         for build in builds {
             println!("{:<48} {}", build.name, build.flags());
+        }
+        for relative in relatives {
+            println!("{:<48} {}", relative.name(), relative.flags());
         }
         for wheel in wheels {
             println!("{:<48} {}", wheel.name(), wheel.flags());
         }
         return Ok(());
     }
-    anyhow::ensure!(!(builds.is_empty() && wheels.is_empty()), "no library has such a name");
+    let count = builds.len() + relatives.len() + wheels.len();
+    anyhow::ensure!(count > 0, "no library has such a name");
     let libs = directory();
     let mut failed = 0;
     let mut directories = Vec::new();
     let builds = builds.iter().map(|build| (build.name.clone(), ensure_one(&libs, build)));
+    let relatives = relatives.iter().map(|relative| (relative.name(), relative.ensure(&libs)));
     let wheels = wheels.iter().map(|wheel| (wheel.name(), wheel.ensure(&libs)));
-    for (name, made) in builds.chain(wheels) {
+    for (name, made) in builds.chain(relatives).chain(wheels) {
         match made {
             Ok(directory) => directories.push(directory),
             Err(error) => {
