@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use object::Architecture;
 
-use super::{CodeSource, instruction::Instruction, machine::Machine, value::Value, x86_64::X86_64};
+use super::{
+    CodeSource, aarch64::Aarch64, instruction::Instruction, machine::Machine, value::Value,
+    x86_64::X86_64,
+};
 
 /// A kind of processor: how its instructions are decoded, and what they do.
 pub trait Processor: Debug + Sync {
@@ -95,6 +98,7 @@ pub struct Stopped {
 pub fn of(architecture: Architecture) -> &'static dyn Processor {
     match architecture {
         Architecture::X86_64 => &X86_64,
+        Architecture::Aarch64 => &Aarch64,
         _ => &Unread,
     }
 }
