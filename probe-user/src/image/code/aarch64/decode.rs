@@ -275,7 +275,11 @@ fn branch(word: u32, at: u64) -> Option<Operation> {
         0b010 if bits(word, 24, 2) == 0 => {
             Some(Operation::JumpIf(ConditionCode(bits(word, 0, 4) as u8), to(5, 19, 2)))
         }
-        0b110 if bits(word, 24, 2) == 0 => Some(Operation::Trap),
+        0b110 if bits(word, 24, 2) == 0 => match (bits(word, 21, 3), bits(word, 0, 5)) {
+            (0b000, 0b00001) => Some(Operation::System),
+            (0b001 | 0b010, 0b00000) => Some(Operation::Trap),
+            _ => None,
+        },
         0b110 if bits(word, 24, 2) == 1 => system(word),
         0b110 if bits(word, 16, 5) == 0b11111 => {
             let register = general(word, 5);

@@ -1,6 +1,7 @@
 //! What one A64 instruction does to a [`Machine`].
 
 use super::{
+    addition::Loop,
     arithmetic,
     operation::{
         Atomic, ConditionCode, Data, General, LR, Operation, Otherwise, Place, Source, Update,
@@ -51,9 +52,13 @@ pub(super) fn step(
             };
             return Ok(Next::Branch(clear.map(|clear| clear != negated), target));
         }
-        Operation::Trap => return Err("it leaves the function"),
+        Operation::Trap => return Ok(Next::Stop),
+        Operation::System => return Err("it calls the kernel"),
+        Operation::LoadExclusive { to, base, width } => {
+            load(machine, source, Data::One(to), Place::at(base), width, None);
+        }
         Operation::Load { data, place, width, signed } => {
-            load(machine, source, data, place, width, signed)?;
+            load(machine, source, data, place, width, signed);
         }
         Operation::Store { data, place, width } => store(machine, data, place, width)?,
         Operation::LoadFixed { to, address, width, signed } => {
@@ -273,7 +278,7 @@ fn load(
     place: Place,
     width: u8,
     signed: Option<u8>,
-) -> Result<(), &'static str> {
+) {
     let address = locate(machine, place);
     let unit = |machine: &Machine, at: &Value| {
         let value = machine.load(source, at, width);
@@ -295,7 +300,6 @@ fn load(
         }
         Data::Vectors(_) => {}
     }
-    Ok(())
 }
 
 fn store(machine: &mut Machine, data: Data, place: Place, width: u8) -> Result<(), &'static str> {
@@ -314,6 +318,21 @@ fn store(machine: &mut Machine, data: Data, place: Place, width: u8) -> Result<(
         }
         address = address.plus(&Value::Constant(u64::from(width)));
     }
+    Ok(())
+}
+
+/// Executes a loop that adds to memory.
+pub(super) fn add_in_loop(
+    machine: &mut Machine,
+    source: &dyn CodeSource,
+    addition: &Loop,
+) -> Result<(), &'static str> {
+    let amount = operand(machine, addition.operand, addition.width);
+    let (to, base) = (Some(addition.to), addition.base);
+    atomic(machine, source, to, Some(amount.clone()), base, addition.width)?;
+    let sum = read(machine, to, addition.width).plus(&amount).zero_extended(addition.width);
+    machine.set_register(addition.sum, sum);
+    machine.set_register(addition.status, Value::Constant(0));
     Ok(())
 }
 

@@ -97,6 +97,7 @@ fn assigned(operation: &Operation) -> u32 {
         | Operation::Multiply { to, .. }
         | Operation::Compute { to, .. }
         | Operation::LoadFixed { to, .. }
+        | Operation::LoadExclusive { to, .. }
         | Operation::Atomic { to, .. }
         | Operation::CompareAndSwap { expected: to, .. } => bit(*to),
         Operation::StoreExclusive { status, .. } => bit(*status),
@@ -113,6 +114,7 @@ fn assigned(operation: &Operation) -> u32 {
             CONVENTION.caller_saved.iter().fold(0, |bits, register| bits | 1 << register)
         }
         Operation::Other { writes, .. } => *writes,
+        Operation::System => 1,
         Operation::Nothing
         | Operation::CompareIf { .. }
         | Operation::Jump(_)

@@ -125,7 +125,7 @@ fn ordered(word: u32) -> Option<Operation> {
     let place = Place::at(base);
     let load = |data, width| Some(Operation::Load { data, place, width, signed: None });
     match (bit(word, 23), bit(word, 22), bit(word, 21)) {
-        (false, true, false) => load(Data::One(first), width),
+        (false, true, false) => Some(Operation::LoadExclusive { to: first, base, width }),
         (false, false, false) => {
             let data = Data::One(first);
             Some(Operation::StoreExclusive { status, data, base, width })

@@ -4,14 +4,15 @@
 //! that decode A64 know every instruction and say little about what each one
 //! does to which register. The text of an instruction is one's, `yaxpeax-arm`.
 
+mod addition;
 mod arithmetic;
+mod changes;
 mod decode;
 mod execute;
 mod facts;
 mod immediate;
 mod memory;
 mod operation;
-mod outlined;
 mod tables;
 mod text;
 
@@ -20,9 +21,10 @@ use std::collections::BTreeSet;
 use self::operation::{Operation, SP};
 use super::{
     CodeSource,
+    flow::Function,
     instruction::Instruction,
     machine::Machine,
-    processor::{Convention, Next, Processor, Stopped},
+    processor::{Change, Convention, Next, Processor, Stopped},
     value::Value,
 };
 
@@ -32,6 +34,7 @@ static CONVENTION: Convention = Convention {
     result: 0,
     stack_pointer: SP,
     caller_saved: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30],
+    frame_at_entry: (31, 0),
 };
 
 /// Names of the general registers, by number; 31 is the stack pointer here.
@@ -70,12 +73,21 @@ impl Processor for Aarch64 {
             stopped(self.text(code, at), "it is not an instruction that is known")
         })?;
         let behind = at.wrapping_add(u64::from(facts::LENGTH));
-        // An atomic addition that stands in a function of its own is one step.
+        // An atomic addition that is a loop, or stands in a function of its own,
+        // is one step.
         let operation = match operation {
-            Operation::Call(target) => match outlined::addition(source, target) {
+            Operation::Call(target) => match addition::function(source, target) {
                 Some(addition) => {
-                    outlined::scratch().for_each(|r| machine.set_register(r, Value::Unknown));
+                    addition::scratch().for_each(|r| machine.set_register(r, Value::Unknown));
                     addition
+                }
+                None => operation,
+            },
+            Operation::LoadExclusive { .. } => match addition::in_loop(source, at) {
+                Some(addition) => {
+                    execute::add_in_loop(machine, source, &addition)
+                        .map_err(|why| stopped(self.text(code, at), why))?;
+                    return Ok((Next::Fall, addition.end));
                 }
                 None => operation,
             },
@@ -92,6 +104,14 @@ impl Processor for Aarch64 {
         at: u64,
     ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c> {
         Box::new(facts::Instructions::new(code, at))
+    }
+
+    fn may_change(&self, source: &dyn CodeSource, instruction: &Instruction) -> bool {
+        changes::may_change(source, instruction)
+    }
+
+    fn change(&self, source: &dyn CodeSource, function: &Function, at: u64) -> Option<Change> {
+        changes::change(source, function, at)
     }
 
     fn table_targets(

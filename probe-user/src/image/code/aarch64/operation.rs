@@ -316,6 +316,15 @@ pub(super) enum Operation {
         /// Extended with its sign to 64 bits.
         signed: bool,
     },
+    /// `ldxr` and its kin, of one register.
+    LoadExclusive {
+        /// Written.
+        to: General,
+        /// The register that holds the address.
+        base: usize,
+        /// Bytes.
+        width: u8,
+    },
     /// A store.
     Store {
         /// Read.
@@ -392,8 +401,10 @@ pub(super) enum Operation {
     JumpRegister(General),
     /// `ret`.
     Return(General),
-    /// `svc`, `brk`, `udf`: control goes somewhere else.
+    /// `brk`, `hlt`, `udf`: the process ends.
     Trap,
+    /// `svc`: the kernel is called, and returns with another `x0`.
+    System,
     /// Something of which only this is known: the registers that it writes (a bit
     /// for each), and whether it sets the flags. It writes no memory.
     Other {
