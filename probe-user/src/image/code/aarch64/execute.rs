@@ -87,7 +87,7 @@ pub(super) fn step(
 fn compute(machine: &mut Machine, operation: &Operation) {
     match *operation {
         Operation::Address { to, target: value } | Operation::Set { to, value } => {
-            write(machine, to, Value::Constant(value))
+            write(machine, to, Value::Constant(value));
         }
         Operation::Keep { to, width, bits, shift } => {
             let value = match read(machine, to, width) {

@@ -12,7 +12,7 @@ pub(super) const LENGTH: u8 = 4;
 
 /// The operation at the start of a piece of code.
 pub(super) fn operation(code: &[u8], at: u64) -> Option<Operation> {
-    if at % u64::from(LENGTH) != 0 {
+    if !at.is_multiple_of(u64::from(LENGTH)) {
         return None;
     }
     let word = code.first_chunk::<4>()?;

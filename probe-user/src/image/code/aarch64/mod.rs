@@ -14,6 +14,8 @@ mod immediate;
 mod memory;
 mod operation;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeSet;
