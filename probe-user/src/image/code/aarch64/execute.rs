@@ -54,8 +54,8 @@ pub(super) fn step(
         }
         Operation::Trap => return Ok(Next::Stop),
         Operation::System => return Err("it calls the kernel"),
-        Operation::LoadExclusive { to, base, width } => {
-            load(machine, source, Data::One(to), Place::at(base), width, None);
+        Operation::LoadExclusive { data, base, width } => {
+            load(machine, source, data, Place::at(base), width, None);
         }
         Operation::Load { data, place, width, signed } => {
             load(machine, source, data, place, width, signed);

@@ -316,6 +316,26 @@ fn an_increment_by_two_or_by_one_of_two_numbers_is_none() {
     }
 }
 
+/// `final_server_name` of the 3.5.8 in mysql-connector-python 26.10 (manylinux).
+const TAKE_BACK: &[u32] = &[
+    0xf945_c660, // 9221c: ldr x0, [x19, #2952]
+    0x9102_1000, // 92220: add x0, x0, #0x84
+    0x885f_7c01, // 92224: ldxr w1, [x0]
+    0x5100_0421, // 92228: sub w1, w1, #0x1
+    0x8802_7c01, // 9222c: stxr w2, w1, [x0]
+    0x35ff_ffa2, // 92230: cbnz w2, 92224
+];
+
+#[test]
+fn a_loop_may_take_one_back() {
+    let source = Pieces::default().with(0x9221c, TAKE_BACK);
+    let function = Function::new(&source, 0x9221c..0x92234, &std::collections::HashSet::new());
+    let function = function.expect("it decodes");
+    let change = Aarch64.change(&source, &function, 0x92224).expect("it is one");
+    assert_eq!((change.base, change.base_at, change.displacement), (0, 0x92220, 0x84));
+    assert_eq!((change.amount, change.last), (-1, 0x92230));
+}
+
 /// What the kernel simulates and what it executes out of line.
 #[test]
 fn classes_of_probe_points() {
@@ -338,8 +358,18 @@ fn classes_of_probe_points() {
         let instruction = Aarch64.decode(&code, 0x1000).next().flatten().expect("it decodes");
         assert_eq!(Aarch64.text(&code, 0x1000), text);
         assert_eq!(instruction.emulated, emulated, "{text}");
-        assert_eq!(Aarch64.may_be_stepped(&code, 0x1000), stepped, "{text}");
+        assert_eq!(instruction.steppable, stepped, "{text}");
     }
+}
+
+#[test]
+fn no_probe_stands_between_an_exclusive_load_and_its_store() {
+    // ldxr w1, [x0] / cmp w1, w2 / b.ne +12 / stxr w3, w4, [x0] / cbnz w3, -16
+    let words = [0x885f_7c01_u32, 0x6b02_003f, 0x5400_0061, 0x8803_7c04, 0x35ff_ff83];
+    let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let probed: Vec<bool> =
+        Aarch64.decode(&code, 0).flatten().map(|i| i.emulated || i.steppable).collect();
+    assert_eq!(probed, [false, false, false, false, true]);
 }
 
 /// The registers that instructions assign, as bits.
