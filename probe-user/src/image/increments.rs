@@ -109,6 +109,7 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep
             sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
         }
     }
+    let Some(block) = block else { return sweep };
     for (range, changes) in candidates {
         let found = made_of_several(elf, &range, &changes, &sweep.outside_targets, block);
         sweep.increments.extend(found);
