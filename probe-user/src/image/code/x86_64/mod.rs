@@ -30,6 +30,8 @@ static CONVENTION: Convention = Convention {
     result: RAX,
     stack_pointer: RSP,
     caller_saved: &[0, 1, 2, 6, 7, 8, 9, 10, 11],
+    // The return address is all there is on the stack.
+    frame_at_entry: (7, 8),
 };
 
 /// Names of the general registers, by number.
