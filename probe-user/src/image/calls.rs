@@ -1,11 +1,18 @@
 //! Who calls whom: directly, by a tail call, or through the PLT.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
+use super::{
+    code::{
+        explore::import_called_at,
+        flow,
+        instruction::{Control, Through},
+    },
+    elf::Elf,
+    gap::Gap,
+    unwind::FunctionRanges,
+};
 
-use super::{code::flow, elf::Elf, gap::Gap, unwind::FunctionRanges};
-
-/// Instructions of a PLT entry: `endbr64`, then the jump.
-const PLT_ENTRY: usize = 3;
+/// Parts of one function that are looked at: compilers make two or three.
+const MAX_PARTS: usize = 4;
 
 /// Makes sure that a function calls another one at its entry, where a probe
 /// can see it, and not a copy that the compiler made of it.
@@ -17,38 +24,34 @@ pub fn expect(elf: &Elf, ranges: &FunctionRanges, function: &str, callee: &str) 
     let symbol =
         |name: &str| elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() });
     let (caller, target) = (symbol(function)?, symbol(callee)?);
-    let instructions = ranges
-        .containing(caller.address)
-        .and_then(|range| flow::decode(elf, &range).ok())
-        .unwrap_or_default();
-    let called = instructions.iter().any(|i| match i.flow_control() {
-        FlowControl::Call | FlowControl::UnconditionalBranch => {
-            let to = i.near_branch_target();
-            to == target.address || import_called_at(elf, to) == Some(callee)
+    let reaches = |control: &Control| match *control {
+        Control::Call(to) | Control::Jump(to) => {
+            to == target.address || import_called_at(elf, to).as_deref() == Some(callee)
         }
         // Without a PLT: `call *callee@GOTPCREL(%rip)`.
-        FlowControl::IndirectCall if i.is_ip_rel_memory_operand() => {
-            elf.import_at(i.ip_rel_memory_address()) == Some(callee)
+        Control::CallThrough(Some(cell)) | Control::JumpThrough(Through::Cell(Some(cell))) => {
+            elf.import_at(cell) == Some(callee)
         }
         _ => false,
-    });
-    if called {
-        return Ok(());
+    };
+    let mut starts = vec![caller.address];
+    let mut looked_at = 0;
+    while let Some(start) = starts.get(looked_at) {
+        looked_at += 1;
+        let Some(part) = ranges.containing(*start) else { continue };
+        for instruction in flow::decode(elf, &part).unwrap_or_default() {
+            if reaches(&instruction.control) {
+                return Ok(());
+            }
+            // What the compiler split off (`SSL_CTX_free.part.0`) goes on there.
+            if let Control::Jump(to) | Control::Branch(to) = instruction.control
+                && !part.contains(&to)
+                && !starts.contains(&to)
+                && starts.len() < MAX_PARTS
+            {
+                starts.push(to);
+            }
+        }
     }
     Err(Gap::NoCall { function: function.to_owned(), callee: callee.to_owned() })
-}
-
-/// The function that the PLT entry at an address leads to.
-fn import_called_at(elf: &Elf, address: u64) -> Option<&str> {
-    let mut decoder = Decoder::with_ip(64, elf.code(address)?, address, DecoderOptions::NONE);
-    for _ in 0..PLT_ENTRY {
-        let instruction = decoder.decode();
-        if instruction.flow_control() == FlowControl::IndirectBranch {
-            return elf.import_at(instruction.ip_rel_memory_address());
-        }
-        if instruction.mnemonic() != Mnemonic::Endbr64 {
-            return None;
-        }
-    }
-    None
 }
