@@ -123,6 +123,12 @@ impl Oracle {
         serde_json::from_value(self.ask("stats")["contexts"].clone()).expect("contexts")
     }
 
+    /// What it says of the contexts at these addresses.
+    pub(crate) fn told_of(&mut self, contexts: &[String]) -> Vec<Told> {
+        let answer = self.ask(&format!("stats {}", contexts.join(" ")));
+        serde_json::from_value(answer["contexts"].clone()).expect("contexts")
+    }
+
     /// Gives a command to which no answer comes.
     pub(crate) fn tell(&mut self, command: &str) {
         writeln!(self.commands, "{command}").expect("the oracle reads");
