@@ -4,18 +4,22 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, packages, progress::step};
+use crate::{build, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, and
 /// those that make the traffic.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 13] = [
     "curl",
+    "gcc",
+    "libc6-dev",
     "libnet-ssleay-perl",
     "nginx-light",
     "openssl",
     "perl",
+    "postgresql",
     "prometheus",
     "python3",
+    "python3-pip",
     "ruby",
     "util-linux",
 ];
@@ -25,6 +29,7 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         bail!("the end-to-end tests load real BPF programs: run this as root (sudo -E)");
     }
     packages::install("the end-to-end tests", &PROGRAMS)?;
+    wheels::install()?;
     let toolchain = build::bpf()?;
     if filter.is_none() {
         lints(&toolchain)?;

@@ -86,6 +86,10 @@ impl Stamp {
     }
 }
 
+/// How many files that nobody maps any more are remembered: short-lived programs
+/// come again.
+const MAX_SEEN: usize = 8192;
+
 /// A file that was looked at.
 struct Seen {
     path: PathBuf,
@@ -118,8 +122,9 @@ impl Discovery {
                 self.look_at(&process, pid, &mut found.0, &mut found.1);
             }
         }
-        // Files that nobody maps any more; their numbers can be given to others.
-        self.seen.retain(|_, seen| seen.scan == self.scan);
+        if self.seen.len() > MAX_SEEN {
+            self.seen.retain(|_, seen| seen.scan == self.scan);
+        }
         found
     }
 

@@ -139,3 +139,125 @@ fn offsets<'s>(strings: &'s [u8], name: &'s str) -> impl Iterator<Item = u32> + 
         .filter(move |at| strings.get(at + name.len()) == Some(&0))
         .filter_map(|at| u32::try_from(at).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// What an ELF file with these symbols is: no code, one table of symbols.
+    struct Sample {
+        class: elf::FileClass,
+        table: elf::SectionType,
+        names: &'static [u8],
+        /// Where each name begins, and whether it is defined.
+        symbols: &'static [(u32, bool)],
+    }
+
+    impl Sample {
+        fn recognised(&self) -> Recognised {
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(&self.bytes()).expect("it can be written");
+            recognise(&file)
+        }
+
+        fn wide(&self) -> bool {
+            self.class == elf::ELFCLASS64
+        }
+
+        /// A number as wide as an address.
+        fn word(&self, value: u64) -> Vec<u8> {
+            let bytes = value.to_le_bytes();
+            bytes[..if self.wide() { 8 } else { 4 }].to_vec()
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let header_size = if self.wide() { 64 } else { 52 };
+            let symbols: Vec<u8> = self.symbols.iter().flat_map(|s| self.symbol(*s)).collect();
+            let strings_at = header_size + symbols.len();
+            let sections_at = (strings_at + self.names.len()).next_multiple_of(8);
+            let section_size: u16 = if self.wide() { 64 } else { 40 };
+            let mut file = b"\x7fELF".to_vec();
+            file.extend([self.class.0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            file.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+            file.extend([self.word(0), self.word(0), self.word(sections_at as u64)].concat());
+            file.extend([0; 4]);
+            for half in [header_size as u16, 0, 0, section_size, 3, 0] {
+                file.extend(half.to_le_bytes());
+            }
+            file.extend(symbols);
+            file.extend(self.names);
+            file.resize(sections_at, 0);
+            let symbols_size = (strings_at - header_size) as u64;
+            file.extend(self.section(elf::SectionType(0), 0, 0, 0));
+            file.extend(self.section(self.table, header_size as u64, symbols_size, 2));
+            let strings = self.names.len() as u64;
+            file.extend(self.section(elf::SHT_STRTAB, strings_at as u64, strings, 0));
+            file
+        }
+
+        fn symbol(&self, (name, defined): (u32, bool)) -> Vec<u8> {
+            let info = [0x12, 0, u8::from(defined), 0];
+            let name = name.to_le_bytes();
+            if self.wide() {
+                [&name[..], &info, &[0; 16]].concat()
+            } else {
+                [&name[..], &[0; 8], &info].concat()
+            }
+        }
+
+        fn section(&self, kind: elf::SectionType, at: u64, size: u64, link: u32) -> Vec<u8> {
+            let [at, size, zero] = [at, size, 0].map(|value| self.word(value));
+            let kind = kind.0.to_le_bytes();
+            let link = link.to_le_bytes();
+            [&[0; 4][..], &kind, &zero, &zero, &at, &size, &link, &[0; 4], &zero, &zero].concat()
+        }
+    }
+
+    const NAMES: &[u8] = b"\0SSL_CTX_new\0my_SSL_CTX_free\0OPENSSL_LH_num_items\0";
+    const NEW: u32 = 1;
+    /// The end of another name.
+    const FREE: u32 = 16;
+    const NUM_ITEMS: u32 = 29;
+
+    const LIBSSL: Sample = Sample {
+        class: elf::ELFCLASS64,
+        table: elf::SHT_DYNSYM,
+        names: NAMES,
+        symbols: &[(NEW, true), (FREE, true), (NUM_ITEMS, false)],
+    };
+
+    #[test]
+    fn a_libssl_imports_from_its_libcrypto() {
+        let is = Recognised { libssl: true, libcrypto: false };
+        assert_eq!(LIBSSL.recognised(), is);
+        assert_eq!(Sample { class: elf::ELFCLASS32, ..LIBSSL }.recognised(), is);
+    }
+
+    #[test]
+    fn openssl_can_be_static_and_not_exported() {
+        let symbols = &[(NEW, true), (FREE, true), (NUM_ITEMS, true)];
+        let linked = Sample { table: elf::SHT_SYMTAB, symbols, ..LIBSSL };
+        assert_eq!(linked.recognised(), Recognised { libssl: true, libcrypto: true });
+    }
+
+    #[test]
+    fn a_program_that_uses_a_libssl_is_none() {
+        let symbols = &[(NEW, false), (FREE, false)];
+        assert_eq!(Sample { symbols, ..LIBSSL }.recognised(), Recognised::default());
+        // One that has only half of it, and one with a name that ends like it.
+        let symbols = &[(NEW, true), (FREE - 3, true)];
+        assert_eq!(Sample { symbols, ..LIBSSL }.recognised(), Recognised::default());
+    }
+
+    #[test]
+    fn damage_is_nothing_that_is_known() {
+        let whole = LIBSSL.bytes();
+        for length in 0..whole.len() {
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(&whole[..length]).expect("it can be written");
+            assert_eq!(recognise(&file), Recognised::default(), "{length} bytes");
+        }
+    }
+}
