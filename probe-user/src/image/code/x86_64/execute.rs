@@ -39,7 +39,9 @@ pub(super) fn step(
         FlowControl::Call => Ok(Next::Call(Value::Constant(instruction.near_branch_target()))),
         FlowControl::IndirectCall => Ok(Next::Call(read(machine, source, instruction, 0))),
         FlowControl::Return => Ok(Next::Return),
-        FlowControl::Interrupt | FlowControl::Exception => Err("it leaves the function"),
+        // `ud2`, behind a call that never returns or a check that failed.
+        FlowControl::Exception => Ok(Next::Stop),
+        FlowControl::Interrupt => Err("it leaves the function"),
     }
 }
 
@@ -381,6 +383,9 @@ fn write(
             (Value::Constant(old), Value::Constant(new)) if !is_high_byte(register) => {
                 let mask = mask(width as u8);
                 Value::Constant(old & !mask | new & mask)
+            }
+            (_, Value::Constant(new)) if !is_high_byte(register) => {
+                Value::Low { value: new & mask(width as u8), width: width as u8 }
             }
             _ => Value::Unknown,
         },
