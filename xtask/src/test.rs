@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, packages, progress::step, wheels};
+use crate::{build, libs, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, and
 /// those that make the traffic.
@@ -24,12 +24,16 @@ const PROGRAMS: [&str; 13] = [
     "util-linux",
 ];
 
+/// What the end-to-end tests play with, of the builds of `cargo xtask libs`.
+const BUILDS: [&str; 4] = ["1.1.1w-gcc12-O2", "3.2.1-gcc12-O2", "3.5.5-gcc12-O2", "4.0.3-gcc12-O2"];
+
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the end-to-end tests load real BPF programs: run this as root (sudo -E)");
     }
     packages::install("the end-to-end tests", &PROGRAMS)?;
     wheels::install()?;
+    libs::ensure(&BUILDS)?;
     let toolchain = build::bpf()?;
     if filter.is_none() {
         lints(&toolchain)?;

@@ -61,6 +61,7 @@ impl Postgres {
                 "dynamic_shared_memory_type=mmap".to_owned(),
                 "logging_collector=off".to_owned(),
                 "fsync=off".to_owned(),
+                "authentication_timeout=600".to_owned(),
             ];
             for setting in settings {
                 command.args(["-c", &setting]);
