@@ -355,6 +355,7 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
+    let function = address(function).and_then(|at| elf.function_name(at)).unwrap_or(function);
     pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
 }
 

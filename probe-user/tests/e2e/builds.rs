@@ -2,10 +2,14 @@
 //! what is bundled in Python's wheels, and OpenSSL linked statically into
 //! another library. All twelve values, with both probe plans, to their ends.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::{
     SSLSESS,
@@ -48,12 +52,13 @@ impl Library {
         Self { libssl: file.clone(), libcrypto: file }
     }
 
-    fn explained(&self) -> Value {
-        let output = Command::new(SSLSESS).args(["explain", "--json"]).arg(&self.libssl).output();
-        let output = output.expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
-    }
+}
+
+fn explained(file: &Path) -> Value {
+    let output = Command::new(SSLSESS).args(["explain", "--json"]).arg(file).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn play_all(library: &Library, plan: Plan, ending: Ending) {
@@ -141,9 +146,29 @@ fn python_with_another_release() {
 #[test]
 fn a_static_library_is_explained() {
     let library = Library::within("confluent-kafka", "confluent_kafka.libs", "librdkafka");
-    let explained = library.explained();
+    let explained = explained(&library.libssl);
     let layout = explained["layout"].as_object().expect("an object");
     assert!(layout.values().all(Value::is_u64), "{layout:?}");
     let probes = explained["probes"].as_array().expect("an array");
     assert!(probes.iter().any(|probe| probe["kind"] == "death"), "{explained:#}");
+}
+
+/// Where the number of sessions is counted by a function of the same file that
+/// is called, directly or through the PLT.
+#[test]
+fn sessions_counted_within_the_file() {
+    let directory = TempDir::new().expect("a directory");
+    for link in ["-Wl,-Bsymbolic", "-Wl,-Bdynamic"] {
+        let file = directory.path().join("within.so");
+        let output = Command::new("gcc")
+            .args(["-shared", "-fPIC", "-O0", link, "-o"])
+            .arg(&file)
+            .arg(format!("{ORACLES}/within.c"))
+            .output()
+            .expect("gcc runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let layout = &explained(&file)["layout"];
+        assert_eq!(layout["sessions"], 0x30, "{link}: {layout}");
+        assert_eq!(layout["num_items"], 0x58, "{link}: {layout}");
+    }
 }
