@@ -32,14 +32,15 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         bail!("the end-to-end tests load real BPF programs: run this as root (sudo -E)");
     }
     packages::install("the end-to-end tests", &PROGRAMS)?;
-    wheels::install()?;
-    libs::ensure(&BUILDS)?;
     let toolchain = build::bpf()?;
     if filter.is_none() {
         lints(&toolchain)?;
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
     }
+    wheels::install()?;
+    libs::ensure(&BUILDS)?;
+    libs::relatives::ensure_for_tests()?;
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);
     shown("end-to-end tests", &mut end_to_end)

@@ -51,7 +51,6 @@ impl Library {
         let file = file_in(&target().join("wheels").join(wheel).join(directory), file);
         Self { libssl: file.clone(), libcrypto: file }
     }
-
 }
 
 fn explained(file: &Path) -> Value {

@@ -10,6 +10,7 @@ mod nginx;
 mod node;
 mod prometheus;
 mod races;
+mod relatives;
 mod scenarios;
 mod support;
 mod verbs;

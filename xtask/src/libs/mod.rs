@@ -4,6 +4,7 @@
 mod library;
 mod link;
 mod matrix;
+pub(crate) mod relatives;
 mod sources;
 mod tree;
 mod truth;
@@ -18,6 +19,7 @@ use anyhow::Context as _;
 use self::{
     library::{Library, Source},
     matrix::Build,
+    relatives::{RELATIVES, Relative},
     tree::Tree,
 };
 use crate::packages;
@@ -106,9 +108,14 @@ pub(crate) fn run(filters: &[String], list: bool, no_learn: bool) -> anyhow::Res
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
     let builds: Vec<&Build> = builds.iter().filter(|build| wanted(&build.name)).collect();
+    let relatives: Vec<&Relative> =
+        RELATIVES.iter().filter(|relative| wanted(&relative.name())).collect();
     if list {
         for build in builds {
             println!("{:<36} {}", build.name, build.flags());
+        }
+        for relative in relatives {
+            println!("{:<36} {}", relative.name(), relative.flags());
         }
         return Ok(());
     }
@@ -117,6 +124,12 @@ pub(crate) fn run(filters: &[String], list: bool, no_learn: bool) -> anyhow::Res
     for build in builds {
         if let Err(error) = ensure_one(&libs, build) {
             eprintln!("{}: {error:#}", build.name);
+            failed += 1;
+        }
+    }
+    for relative in relatives {
+        if let Err(error) = relative.ensure(&libs) {
+            eprintln!("{}: {error:#}", relative.name());
             failed += 1;
         }
     }
