@@ -17,7 +17,7 @@ use crate::{
         registry::{Origin, Retention},
         settings::Settings,
     },
-    host::{self, LiveMemory, ProcessFacts, ProcessMemory},
+    host::{Discovery, LiveMemory, ProcessFacts, ProcessMemory},
     image::PlanChoice,
     kernel::{
         Kernel, Lifecycle, LoadOptions,
@@ -42,6 +42,7 @@ pub struct AgentOptions {
 /// The agent.
 pub struct Agent {
     kernel: Kernel,
+    discovery: Discovery,
     images: Images,
     registry: Registry,
     memory: Box<dyn ProcessMemory + Send>,
@@ -93,6 +94,7 @@ impl Agent {
         }
         let mut agent = Self {
             kernel,
+            discovery: Discovery::default(),
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
             memory,
@@ -115,7 +117,7 @@ impl Agent {
     /// whether to look again soon, since a process is just loading its libraries.
     pub fn scan(&mut self) -> bool {
         self.rescan = false;
-        let (libraries, unseen) = host::scan(&self.pids);
+        let (libraries, unseen) = self.discovery.scan(&self.pids);
         let mut gaps = self.images.attach(&mut self.kernel, &libraries);
         gaps.extend(unseen.into_iter().map(|gap| GapSnapshot {
             pid: Some(gap.pid),
