@@ -1,6 +1,9 @@
 //! Where the twelve values are, learnt from the library's own accessors.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use probe_common::{COUNTERS, Counter};
 
@@ -85,6 +88,8 @@ pub struct LearntLayout {
     pub layout: Layout,
     /// One entry per known offset.
     pub evidence: Vec<Evidence>,
+    /// Who else says so: one entry per known offset.
+    pub witnesses: Vec<Evidence>,
     /// One entry per unknown offset.
     pub gaps: Vec<FieldGap>,
 }
@@ -297,7 +302,10 @@ impl Learner<'_> {
     /// order of the sources. Accessors that say otherwise were misread.
     fn check_block(&mut self) {
         let layout = &mut self.learnt.layout;
-        if layout.counters.iter().any(Option::is_none) || layout.block().is_some() {
+        let known = COUNTERS.iter().filter_map(|c| Some((*c, layout.counters[*c as usize]?)));
+        let starts: BTreeSet<i64> =
+            known.clone().map(|(c, offset)| i64::from(offset) - 4 * c as i64).collect();
+        if starts.len() <= 1 {
             return;
         }
         let said: BTreeMap<&str, Option<u32>> = COUNTERS
@@ -308,9 +316,11 @@ impl Learner<'_> {
             one: format!("what SSL_CTX_ctrl says ({said:?})"),
             other: "the sources, where the counters stand in a row".to_owned(),
         };
+        let known: Vec<Counter> = known.map(|(counter, _)| counter).collect();
         layout.counters = [None; 11];
-        for counter in COUNTERS {
+        for counter in known {
             let field = counter.name().to_owned();
+            self.learnt.evidence.retain(|evidence| evidence.field != field);
             self.learnt.gaps.push(FieldGap { field, reason: reason.clone() });
         }
     }
@@ -330,6 +340,14 @@ fn num_items_of_companion(
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
+    // Another function of the hash would answer as well.
+    if !function.to_ascii_lowercase().ends_with("lh_num_items") {
+        return Err(Gap::UnexpectedAnswer {
+            function: "SSL_CTX_ctrl".to_owned(),
+            answer: function.to_owned(),
+            expected: "what counts the items of a hash",
+        });
+    }
     let elf = match companion {
         Companion::Found(elf) => elf,
         Companion::Missing(library) => {

@@ -12,6 +12,7 @@ pub mod plan;
 mod proof;
 pub mod unwind;
 pub mod version;
+pub mod witness;
 
 use std::path::PathBuf;
 
@@ -57,7 +58,8 @@ impl Image {
         };
         let processor = elf.processor();
         let (learnt, plan) = if processor.is_read() {
-            let learnt = layout::learn(elf, companion);
+            let mut learnt = layout::learn(elf, companion);
+            witness::confirm(elf, companion, &mut learnt);
             let plan = plan::plan(elf, &learnt.layout, choice);
             (learnt, plan)
         } else {

@@ -3,18 +3,16 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use object::Architecture;
 use sslsess::image::{
     Elf, Image, ProbeKind,
     code::{
         CodeSource,
         explore::{self, DEFAULT_BOUNDS},
+        processor::Processor,
         value::Value,
     },
     unwind::FunctionRanges,
 };
-
-use crate::instruction;
 
 /// Functions that are asked where something is, with the constants that are
 /// passed behind the first argument.
@@ -29,12 +27,16 @@ const QUESTIONS: [(&str, &[u64]); 4] = [
 const COMMANDS: std::ops::RangeInclusive<u64> = 20..=31;
 
 /// Functions that are asked whether they agree.
-const WITNESSES: [(&str, &[u64]); 7] = [
+const WITNESSES: [(&str, &[u64]); 11] = [
     ("SSL_CTX_sessions", &[]),
     ("SSL_CTX_free", &[]),
     ("SSL_CTX_get_ciphers", &[]),
     ("SSL_get_ciphers", &[]),
     ("SSL_has_matching_session_id", &[0, 0]),
+    ("SSL_free", &[]),
+    ("SSL_CTX_add_session", &[]),
+    ("SSL_CTX_remove_session", &[]),
+    ("SSL_CTX_flush_sessions", &[]),
     ("OPENSSL_LH_get_down_load", &[]),
     ("OPENSSL_LH_delete", &[]),
 ];
@@ -94,18 +96,10 @@ fn around_increments(elf: &Elf, image: &Image) -> Vec<u64> {
     let mut addresses = BTreeSet::new();
     for point in points {
         let Some(range) = ranges.containing(point.address) else { continue };
-        let mut at = range.start;
-        while at < point.address {
-            if point.address - at <= BEFORE {
-                addresses.insert(at);
-            }
-            let code = elf.code(at);
-            let Some(length) = code.and_then(|c| instruction::length(elf.architecture(), c, at))
-            else {
-                break;
-            };
-            at += length as u64;
-        }
+        let Some(code) = elf.code(range.start) else { continue };
+        let instructions = elf.processor().decode(code, range.start).map_while(|i| i);
+        let before = instructions.map(|i| i.address).take_while(|at| *at < point.address);
+        addresses.extend(before.filter(|at| point.address - at <= BEFORE));
     }
     addresses.into_iter().collect()
 }
@@ -130,7 +124,7 @@ impl<'e> Recorder<'e> {
         let _ = explore::explore(
             self,
             symbol.address,
-            explore::called_with(&arguments),
+            explore::called_with(self.processor().convention(), &arguments),
             DEFAULT_BOUNDS,
         );
     }
@@ -139,9 +133,7 @@ impl<'e> Recorder<'e> {
 impl CodeSource for Recorder<'_> {
     fn code(&self, address: u64) -> Option<&[u8]> {
         let code = self.elf.code(address)?;
-        if self.elf.architecture() != Architecture::Aarch64 || address % 4 == 0 {
-            self.instructions.borrow_mut().insert(address);
-        }
+        self.instructions.borrow_mut().insert(address);
         Some(code)
     }
 
@@ -153,5 +145,9 @@ impl CodeSource for Recorder<'_> {
 
     fn import_at(&self, address: u64) -> Option<&str> {
         self.elf.import_at(address)
+    }
+
+    fn processor(&self) -> &'static dyn Processor {
+        self.elf.processor()
     }
 }

@@ -1,10 +1,12 @@
 //! The libraries that are damaged, and what is true of them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use sslsess::image::{Companion, Elf, companion};
 
 use crate::judge::{self, Offsets};
@@ -21,19 +23,18 @@ impl Specimen {
     /// A library as a distribution installs it. Its truth is what is learnt of it
     /// as it is: that this is right is shown elsewhere.
     pub(crate) fn installed(path: &Path) -> anyhow::Result<Self> {
-        let library = fs::read(path)?;
-        let elf = Elf::parse(library.clone()).map_err(anyhow::Error::msg)?;
-        let name = companion::libcrypto_name(&elf);
-        let beside = name.and_then(|name| path.parent().map(|directory| directory.join(name)));
-        let companion = beside.filter(|path| path.exists()).map(fs::read).transpose()?;
-        let mut specimen = Self {
-            name: path.display().to_string(),
-            library,
-            companion,
-            truth: Offsets::default(),
-        };
+        let mut specimen = Self::read(path.display().to_string(), path, Offsets::default())?;
         specimen.truth = specimen.learnt()?;
         Ok(specimen)
+    }
+
+    fn read(name: String, path: &Path, truth: Offsets) -> anyhow::Result<Self> {
+        let library = fs::read(path).with_context(|| format!("{}", path.display()))?;
+        let elf = Elf::parse(library.clone()).map_err(anyhow::Error::msg)?;
+        let needed = companion::libcrypto_name(&elf);
+        let beside = needed.and_then(|needed| path.parent().map(|parent| parent.join(needed)));
+        let companion = beside.filter(|path| path.exists()).map(fs::read).transpose()?;
+        Ok(Self { name, library, companion, truth })
     }
 
     /// What is learnt of it as it is.
@@ -57,9 +58,19 @@ impl Specimen {
 
     fn of_directory(directory: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(directory.join("library.json"))?;
-        let description: serde_json::Value = serde_json::from_str(&text)?;
-        anyhow::bail!("{}: {description}", directory.display())
+        let description: Description = serde_json::from_str(&text)
+            .with_context(|| format!("{}/library.json", directory.display()))?;
+        let truth = Offsets(description.truth.into_iter().collect());
+        Self::read(description.name, &directory.join(description.file), truth)
     }
+}
+
+/// What `cargo xtask libs` writes beside a library.
+#[derive(serde::Deserialize)]
+struct Description {
+    name: String,
+    file: PathBuf,
+    truth: BTreeMap<String, Option<u32>>,
 }
 
 /// The companion as learning takes it.

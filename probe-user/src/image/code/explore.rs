@@ -1,6 +1,6 @@
 //! Follows a function along all its paths, to what it returns.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 pub use super::processor::Stopped;
 use super::{
@@ -44,6 +44,33 @@ pub struct Answer {
 /// the jump.
 const PLT_ENTRY: usize = 6;
 
+/// For a function of which only the traces are wanted: it may be long.
+pub const TRACE_BOUNDS: Bounds = Bounds { steps: 4096, paths: 64, depth: 2 };
+
+/// How often a trace goes to one place: once more for a loop.
+const TRACE_VISITS: usize = 2;
+
+/// What a function does, as far as it can be followed: not all that it does,
+/// and on no path in particular.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// What it can return.
+    pub answers: Vec<Value>,
+    /// What it calls.
+    pub calls: Vec<Call>,
+    /// What it adds to memory.
+    pub changes: Vec<Increment>,
+}
+
+/// A call, or a jump to another function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The function.
+    pub target: Value,
+    /// The first argument.
+    pub argument: Value,
+}
+
 /// A machine at the entry of a function that was called with these arguments.
 #[must_use]
 pub fn called_with(convention: &Convention, arguments: &[Value]) -> Machine {
@@ -85,8 +112,31 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    Explorer { source, steps: bounds.steps, paths: bounds.paths, depth: bounds.depth }
-        .function(entry, machine)
+    Explorer::new(source, bounds).function(entry, machine)
+}
+
+/// Follows a function from its entry along as many paths as the bounds allow,
+/// each for as far as it can be followed.
+#[must_use]
+pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
+    let mut explorer = Explorer::new(source, bounds);
+    let mut visits: HashMap<u64, usize> = HashMap::new();
+    let mut open = vec![(entry, machine)];
+    while let Some((address, machine)) = open.pop() {
+        let visits = visits.entry(address).or_default();
+        *visits += 1;
+        if *visits > TRACE_VISITS {
+            continue;
+        }
+        if explorer.paths == 0 || explorer.steps == 0 {
+            break;
+        }
+        explorer.paths -= 1;
+        if let Ok(answer) = explorer.path(address, machine, &mut open) {
+            explorer.seen.answers.push(answer.value);
+        }
+    }
+    explorer.seen
 }
 
 struct Explorer<'s> {
@@ -94,6 +144,15 @@ struct Explorer<'s> {
     steps: usize,
     paths: usize,
     depth: usize,
+    /// What was met on the way, also on paths that could not be followed to their ends.
+    seen: Trace,
+}
+
+impl<'s> Explorer<'s> {
+    fn new(source: &'s dyn CodeSource, bounds: Bounds) -> Self {
+        let Bounds { steps, paths, depth } = bounds;
+        Self { source, steps, paths, depth, seen: Trace::default() }
+    }
 }
 
 impl Explorer<'_> {
@@ -120,7 +179,9 @@ impl Explorer<'_> {
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
+            let known = machine.increments.len();
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
+            self.seen.changes.extend(machine.increments.iter().skip(known).cloned());
             at = match next {
                 Next::Fall | Next::Branch(Some(false), _) => behind,
                 Next::Branch(Some(true), target) => target,
@@ -131,6 +192,7 @@ impl Explorer<'_> {
                 Next::Jump(Value::Constant(target)) => target,
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
+                    self.note_call(&machine, &target);
                     call_opaque(convention, &mut machine, &target);
                     return Ok(ended(convention, machine));
                 }
@@ -143,9 +205,15 @@ impl Explorer<'_> {
         }
     }
 
+    fn note_call(&mut self, machine: &Machine, target: &Value) {
+        let argument = first_argument(self.source.processor().convention(), machine);
+        self.seen.calls.push(Call { target: target.clone(), argument });
+    }
+
     /// Follows a call if it is short and has one answer; else its result is opaque.
     fn call(&mut self, machine: &mut Machine, target: &Value) {
         let convention = self.source.processor().convention();
+        self.note_call(machine, target);
         if let Value::Constant(entry) = target
             && self.depth > 0
         {
@@ -154,11 +222,13 @@ impl Explorer<'_> {
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
+                seen: std::mem::take(&mut self.seen),
             };
             let granted = callee.steps;
             let answers = callee.function(*entry, machine.clone());
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
+            self.seen = callee.seen;
             if let Ok([answer]) = answers.as_deref() {
                 let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine.clone();
@@ -178,16 +248,18 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
     }
 }
 
+fn first_argument(convention: &Convention, machine: &Machine) -> Value {
+    let first = convention.arguments.first();
+    first.map_or(Value::Unknown, |first| machine.register(*first).clone())
+}
+
 /// A call of which only the name and the first argument are kept.
 fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     let function = match target {
         Value::Pointer { base: Base::Import(name), offset: 0 } => name.to_string(),
         other => other.to_string(),
     };
-    let argument = convention
-        .arguments
-        .first()
-        .map_or(Value::Unknown, |first| machine.register(*first).clone());
+    let argument = first_argument(convention, machine);
     machine.forget_memory();
     machine.flags = Flags::Unknown;
     for register in convention.caller_saved {
