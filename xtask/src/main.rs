@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod mutate;
 mod packages;
 mod progress;
 mod test;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, packages, progress::step};
+use crate::{build, mutate, packages, progress::step};
 
 /// The programs whose own counters the end-to-end tests compare with, and
 /// those that make the traffic.
@@ -30,6 +30,8 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         lints(&toolchain)?;
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
+        eprintln!("==> libraries that lie");
+        mutate::run(None, None, &[])?;
     }
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);

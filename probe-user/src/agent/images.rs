@@ -15,7 +15,7 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, companion, elf, plan},
+    image::{Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -57,6 +57,8 @@ pub struct Images {
     ambiguous: HashSet<u32>,
     /// Open, so that nobody else gets their inode numbers.
     held: HashMap<FileId, File>,
+    /// Fields of libraries about which two witnesses disagreed.
+    contradictions: u64,
 }
 
 impl Images {
@@ -73,6 +75,7 @@ impl Images {
             verified: HashSet::new(),
             ambiguous: HashSet::new(),
             held: HashMap::new(),
+            contradictions: 0,
         }
     }
 
@@ -194,6 +197,8 @@ impl Images {
         }
         self.loading.remove(&library.pid);
         let image = companion.learn(library, &elf, self.choice);
+        let disagreed = |gap: &&FieldGap| matches!(gap.reason, Gap::Contradiction { .. });
+        self.contradictions += image.gaps().filter(disagreed).count() as u64;
         Some(self.observe(kernel, library, image))
     }
 
@@ -239,6 +244,12 @@ impl Images {
             }
             Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+
+    /// Fields of the libraries that were learnt about which two witnesses disagreed.
+    #[must_use]
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions
     }
 
     /// What is shown of an image.

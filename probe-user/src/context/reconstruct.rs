@@ -26,6 +26,8 @@ pub struct Observation {
     pub block: MirroredBlock,
     /// Whether `block.number` is known.
     pub number_known: bool,
+    /// Whether `block.references` is known.
+    pub references_known: bool,
     /// Where they come from.
     pub source: Source,
     /// Just before they were read, nanoseconds of `CLOCK_MONOTONIC`.
@@ -39,6 +41,7 @@ impl Observation {
         Self {
             block: record.block,
             number_known: record.flags & record_flags::NUMBER_KNOWN != 0,
+            references_known: record.flags & record_flags::REFERENCES_KNOWN != 0,
             source,
             at_ns: record.observed_ns,
         }
@@ -65,6 +68,12 @@ impl Observation {
         for (counter, bytes) in block.counters.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *counter = i32::from_ne_bytes(*bytes);
         }
+        let references_known = layout.references != NO_FIELD;
+        if references_known {
+            let mut bytes = [0; 4];
+            memory.read(pid, address.wrapping_add(u64::from(layout.references)), &mut bytes)?;
+            block.references = i32::from_ne_bytes(bytes);
+        }
         let number_known = layout.sessions != NO_FIELD && layout.num_items != NO_FIELD;
         if number_known {
             let field = |address: u64| -> io::Result<u64> {
@@ -78,7 +87,7 @@ impl Observation {
                 block.number = field(sessions.wrapping_add(u64::from(layout.num_items)))?;
             }
         }
-        Ok(Self { block, number_known, source: Source::Memory, at_ns })
+        Ok(Self { block, number_known, references_known, source: Source::Memory, at_ns })
     }
 }
 
@@ -110,6 +119,7 @@ mod tests {
             let at = 0x10 + 4 * i as usize;
             bytes[at..at + 4].copy_from_slice(&(i - 1).to_ne_bytes());
         }
+        bytes[0x3c..0x40].copy_from_slice(&3_i32.to_ne_bytes());
         bytes[0x98..0xa0].copy_from_slice(&7_u64.to_ne_bytes());
         Fake(0x1000, bytes)
     }
@@ -119,6 +129,7 @@ mod tests {
         let seen = Observation::read(&fake(), 1, 0x1000, &LAYOUT).expect("readable");
         assert_eq!(seen.block.counters, [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!((seen.block.number, seen.number_known), (7, true));
+        assert_eq!((seen.block.references, seen.references_known), (3, true));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     groups::Groups,
+    invariants::{Contradiction, contradiction},
     reconstruct::{Observation, Source},
     widen::Widened,
 };
@@ -49,6 +50,8 @@ pub struct Context {
     pub seen_at: Timestamp,
     /// Where its fields are.
     pub layout: probe_common::BlockLayout,
+    /// What of it cannot be: it is not read from where it stands.
+    pub contradiction: Option<Contradiction>,
     /// The kernel half has no record of it any more, and no report of its end
     /// has come: it is under way, or lost.
     missing: bool,
@@ -68,10 +71,19 @@ impl Context {
         counted
     }
 
+    /// Whether its counters are not believed any more.
+    #[must_use]
+    pub fn is_disproved(&self) -> bool {
+        matches!(self.contradiction, Some(Contradiction::References(_)))
+    }
+
     fn see(&mut self, seen: Observation) {
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
-            self.widened.advance(seen.block.counters);
+            self.contradiction = self.contradiction.or_else(|| contradiction(&seen));
+            if !self.is_disproved() {
+                self.widened.advance(seen.block.counters);
+            }
             // The parent's other threads may have counted between the copy of
             // the memory and the look at what was inherited.
             for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
@@ -110,6 +122,7 @@ pub struct Registry {
     groups: Groups,
     retention: Retention,
     forgotten: u64,
+    contradictions_forgotten: u64,
 }
 
 impl Registry {
@@ -123,6 +136,7 @@ impl Registry {
             groups: Groups::default(),
             retention,
             forgotten: 0,
+            contradictions_forgotten: 0,
         }
     }
 
@@ -163,8 +177,13 @@ impl Registry {
             .or_insert(0);
         *generation += 1;
         let generation = *generation;
-        let widened = Widened::starting_at(record.block.counters);
-        let Origin { mut facts, inherited } = origin();
+        let contradiction = contradiction(&seen);
+        let Origin { mut facts, mut inherited } = origin();
+        let mut counters = record.block.counters;
+        if matches!(contradiction, Some(Contradiction::References(_))) {
+            (counters, inherited) = ([0; 11], [0; 11]);
+        }
+        let widened = Widened::starting_at(counters);
         complete(&mut facts, record);
         let context = Context {
             key,
@@ -176,6 +195,7 @@ impl Registry {
             seen,
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
+            contradiction,
             missing: false,
             widened,
             inherited: Widened::starting_at(inherited).values(),
@@ -252,6 +272,7 @@ impl Registry {
             if let Some(context) = self.ended.pop_front() {
                 self.groups.retire(&context);
                 self.forgotten += 1;
+                self.contradictions_forgotten += u64::from(context.contradiction.is_some());
             }
         }
     }
@@ -270,6 +291,12 @@ impl Registry {
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// How many of these were contradicted.
+    #[must_use]
+    pub fn contradictions_forgotten(&self) -> u64 {
+        self.contradictions_forgotten
     }
 
     /// The sums of all groups.
@@ -368,6 +395,22 @@ mod tests {
         assert_eq!(hits(&mut registry), 1001);
         let shown: Vec<i32> = registry.all().map(|c| c.seen.block.counters[9]).collect();
         assert!(shown.contains(&1001) && shown.contains(&1000));
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_counted() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        let mut wild = record(1, 1 << 30);
+        wild.flags = probe_common::record_flags::REFERENCES_KNOWN;
+        wild.block.references = -7;
+        registry.see(&KEY, 1, Observation::of_record(&wild, Source::Memory));
+        registry.see(&KEY, 1, Observation::of_record(&record(1, 1 << 30), Source::Memory));
+        assert_eq!(hits(&mut registry), 3);
+        let other = ContextKey { tgid: 8, ..KEY };
+        registry.born(other, &wild, || origin([5; 11]));
+        assert_eq!(hits(&mut registry), 3);
+        assert!(registry.live().all(Context::is_disproved));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Explanation {
     layout: LayoutFields,
     probes: Vec<Probe>,
     evidence: Vec<EvidenceFields>,
+    witnesses: Vec<EvidenceFields>,
     gaps: Vec<GapFields>,
 }
 
@@ -101,6 +102,7 @@ impl Explanation {
                 .map(|point| Probe::of(point, image.processor))
                 .collect(),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
+            witnesses: image.learnt.witnesses.iter().map(EvidenceFields::of).collect(),
             gaps: image
                 .gaps()
                 .map(|gap| GapFields { field: gap.field.clone(), reason: gap.reason.to_string() })
@@ -154,6 +156,10 @@ impl fmt::Display for Explanation {
         for evidence in &self.evidence {
             let EvidenceFields { field, question, answer } = evidence;
             writeln!(f, "  {field:<20} {question:<32} -> {answer}")?;
+        }
+        writeln!(f, "\nWitnesses that agree")?;
+        for EvidenceFields { field, question, .. } in &self.witnesses {
+            writeln!(f, "  {field:<20} {question}")?;
         }
         writeln!(f, "\nProbes: {}", self.probes.len())?;
         for probe in &self.probes {

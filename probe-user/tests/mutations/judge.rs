@@ -41,6 +41,12 @@ impl Offsets {
         self.0.iter().filter_map(otherwise).collect()
     }
 
+    /// What is not known.
+    pub(crate) fn unknown(&self) -> Vec<&str> {
+        let unknown = self.0.iter().filter(|(_, said)| said.is_none());
+        unknown.map(|(field, _)| field.as_str()).collect()
+    }
+
     /// What is in the truth and not known here.
     pub(crate) fn missing(&self, truth: &Self) -> Vec<&str> {
         self.0

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cargo test --release -p probe-user --test mutations -- \
-//!     [--libraries DIRECTORY] [--mutants N] [--verbose] [FILTER]
+//!     [--libraries DIRECTORY] [--file LIBRARY]... [--mutants N] [--verbose] [FILTER]...
 //! ```
 
 mod anatomy;
@@ -56,23 +56,32 @@ const LONGEST: Duration = Duration::from_secs(120);
 const INSTALLED: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 
 struct Options {
+    /// Where `cargo xtask libs` has put what it built.
     libraries: Option<PathBuf>,
+    /// Other libraries: what is learnt of them as they are is taken for true.
+    files: Vec<PathBuf>,
     mutants: usize,
     verbose: bool,
-    filter: String,
+    filters: Vec<String>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut options =
-            Self { libraries: None, mutants: MUTANTS, verbose: false, filter: String::new() };
+        let mut options = Self {
+            libraries: None,
+            files: vec![INSTALLED.into()],
+            mutants: MUTANTS,
+            verbose: false,
+            filters: Vec::new(),
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument}: of what?"));
             match argument.as_str() {
                 "--libraries" => options.libraries = Some(value()?.into()),
+                "--file" => options.files.push(value()?.into()),
                 "--mutants" => options.mutants = value()?.parse()?,
                 "--verbose" => options.verbose = true,
-                _ => options.filter = argument,
+                _ => options.filters.push(argument),
             }
         }
         Ok(options)
@@ -82,14 +91,16 @@ impl Options {
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse(std::env::args().skip(1))?;
     let mut specimens = Vec::new();
-    let installed = PathBuf::from(INSTALLED);
-    if installed.exists() {
-        specimens.push(Specimen::installed(&installed)?);
+    for file in options.files.iter().filter(|file| file.exists()) {
+        specimens.push(Specimen::installed(file)?);
     }
     if let Some(directory) = &options.libraries {
         specimens.extend(Specimen::built(directory)?);
     }
-    specimens.retain(|specimen| specimen.name.contains(&options.filter));
+    specimens.retain(|specimen| {
+        let mut filters = options.filters.iter();
+        options.filters.is_empty() || filters.any(|filter| specimen.name.contains(filter))
+    });
     anyhow::ensure!(!specimens.is_empty(), "there is no library to change");
     let mut wrong = 0;
     let mut all = BTreeMap::new();
@@ -121,7 +132,7 @@ fn examine(
 ) -> anyhow::Result<usize> {
     let as_is = specimen.learnt()?;
     let lies = as_is.lies(&specimen.truth);
-    let missing = as_is.missing(&specimen.truth);
+    let missing = as_is.unknown();
     if !lies.is_empty() {
         println!("{}: WRONG as it is: {}", specimen.name, lies.join(", "));
     }
@@ -204,6 +215,9 @@ fn make(
         let mut random = Random::seeded(target as u64, &format!("{name} {kind}"));
         let mut found = 0;
         for _ in 0..ATTEMPTS.max(8 * count) {
+            if found == count {
+                break;
+            }
             let change = change(&anatomy, interest, &mut random);
             let Some(change) = change.filter(|change| change.changes(&anatomy.data)) else {
                 continue;
@@ -214,9 +228,6 @@ fn make(
             }
             mutants.push(mutant);
             found += 1;
-            if found == count {
-                break;
-            }
         }
     }
     Ok(())

@@ -132,7 +132,7 @@ pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Boun
             break;
         }
         explorer.paths -= 1;
-        if let Ok(answer) = explorer.path(address, machine, &mut open) {
+        if let Ok(Some(answer)) = explorer.path(address, machine, &mut open) {
             explorer.seen.answers.push(answer.value);
         }
     }
@@ -268,4 +268,68 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
         machine.set_register(*register, Value::Unknown);
     }
     machine.set_call_result(convention.result, function, argument);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::code::{processor::Processor, x86_64::X86_64};
+
+    struct Bytes(&'static [u8]);
+
+    impl CodeSource for Bytes {
+        fn processor(&self) -> &'static dyn Processor {
+            &X86_64
+        }
+        fn code(&self, address: u64) -> Option<&[u8]> {
+            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+        }
+        fn constant(&self, _: u64, _: usize) -> Option<u64> {
+            None
+        }
+        fn import_at(&self, _: u64) -> Option<&str> {
+            None
+        }
+    }
+
+    fn traced(bytes: &'static [u8]) -> Trace {
+        let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
+        trace(&Bytes(bytes), 0x1000, machine, TRACE_BOUNDS)
+    }
+
+    fn changes(bytes: &'static [u8]) -> Vec<String> {
+        let seen = traced(bytes).changes;
+        seen.iter().map(|change| format!("{} {}", change.field, change.amount)).collect()
+    }
+
+    /// `SSL_CTX_free` of Debian's 3.0.19, its beginning:
+    /// mov $-1,%eax / lock xadd %eax,0xa4(%rdi) / ret
+    #[test]
+    fn an_atomic_decrement_is_a_change() {
+        let bytes = &[0xb8, 255, 255, 255, 255, 0xf0, 0x0f, 0xc1, 0x87, 0xa4, 0, 0, 0, 0xc3];
+        assert_eq!(changes(bytes), ["u32[arg0+0xa4] 0xffffffff"]);
+    }
+
+    /// `OPENSSL_LH_delete` of Debian's 3.0.19, in its middle:
+    /// mov 0x38(%rdi),%rax / sub $1,%rax / mov %rax,0x38(%rdi) / ud2
+    #[test]
+    fn a_decrement_in_three_instructions_is_one_also_if_the_path_ends_badly() {
+        let bytes =
+            &[0x48, 0x8b, 0x47, 0x38, 0x48, 0x83, 0xe8, 1, 0x48, 0x89, 0x47, 0x38, 0x0f, 0x0b];
+        assert_eq!(changes(bytes), ["u64[arg0+0x38] 0xffffffffffffffff"]);
+    }
+
+    /// addq $1,0x38(%rdi) / ret
+    #[test]
+    fn one_instruction_is_one_change() {
+        assert_eq!(changes(&[0x48, 0x83, 0x47, 0x38, 1, 0xc3]), ["u64[arg0+0x38] 1"]);
+    }
+
+    /// 1000: test %esi,%esi / 1002: jne 1000 / 1004: mov 0x30(%rdi),%rax / 1008: ret
+    #[test]
+    fn a_loop_ends() {
+        let trace = traced(&[0x85, 0xf6, 0x75, 0xfc, 0x48, 0x8b, 0x47, 0x30, 0xc3]);
+        assert!(trace.answers.iter().all(|answer| answer.to_string() == "u64[arg0+0x30]"));
+        assert!(!trace.answers.is_empty());
+    }
 }
