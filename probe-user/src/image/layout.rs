@@ -1,9 +1,6 @@
 //! Where the twelve values are, learnt from the library's own accessors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use probe_common::{COUNTERS, Counter};
 
@@ -302,10 +299,7 @@ impl Learner<'_> {
     /// order of the sources. Accessors that say otherwise were misread.
     fn check_block(&mut self) {
         let layout = &mut self.learnt.layout;
-        let known = COUNTERS.iter().filter_map(|c| Some((*c, layout.counters[*c as usize]?)));
-        let starts: BTreeSet<i64> =
-            known.clone().map(|(c, offset)| i64::from(offset) - 4 * c as i64).collect();
-        if starts.len() <= 1 {
+        if layout.counters.iter().any(Option::is_none) || layout.block().is_some() {
             return;
         }
         let said: BTreeMap<&str, Option<u32>> = COUNTERS
@@ -316,11 +310,9 @@ impl Learner<'_> {
             one: format!("what SSL_CTX_ctrl says ({said:?})"),
             other: "the sources, where the counters stand in a row".to_owned(),
         };
-        let known: Vec<Counter> = known.map(|(counter, _)| counter).collect();
         layout.counters = [None; 11];
-        for counter in known {
+        for counter in COUNTERS {
             let field = counter.name().to_owned();
-            self.learnt.evidence.retain(|evidence| evidence.field != field);
             self.learnt.gaps.push(FieldGap { field, reason: reason.clone() });
         }
     }

@@ -87,12 +87,7 @@ impl Court<'_, '_> {
     }
 
     fn drop_field(&mut self, field: &str, witnesses: &[Witness]) {
-        let of_field = |evidence: &&Evidence| evidence.field == field;
-        let one = self.learnt.evidence.iter().find(of_field).map_or_else(
-            || format!("what is said of {field}"),
-            |evidence| format!("{} -> {}", evidence.question, evidence.answer),
-        );
-        self.learnt.evidence.retain(|evidence| evidence.field != field);
+        let one = self.said(field);
         let reason = match witnesses.iter().find(|witness| !witness.says.is_empty()) {
             Some(Witness { place, says }) => {
                 let says: Vec<String> = says.iter().map(|offset| format!("{offset:#x}")).collect();
@@ -100,16 +95,21 @@ impl Court<'_, '_> {
             }
             None => Gap::Unconfirmed { one },
         };
-        self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
+        self.forget(field, reason);
     }
 
-    fn depends(&mut self, field: &str, on: &'static str) {
-        let known = self.learnt.evidence.len();
+    /// What the first witness of a field says, for people.
+    fn said(&self, field: &str) -> String {
+        let of_field = |evidence: &&Evidence| evidence.field == field;
+        self.learnt.evidence.iter().find(of_field).map_or_else(
+            || format!("what is said of {field}"),
+            |evidence| format!("{} -> {}", evidence.question, evidence.answer),
+        )
+    }
+
+    fn forget(&mut self, field: &str, reason: Gap) {
         self.learnt.evidence.retain(|evidence| evidence.field != field);
-        if self.learnt.evidence.len() < known {
-            let reason = Gap::DependsOn { on };
-            self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
-        }
+        self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
     }
 
     /// What `SSL_CTX_up_ref` adds one to, `SSL_CTX_free` takes one from; and it
@@ -141,7 +141,12 @@ impl Court<'_, '_> {
     /// The counters stand before `references`, and the instructions that change
     /// them say where they are.
     fn block(&mut self, references: &[i64]) {
-        let Some(start) = self.first_counter() else { return };
+        let Some(start) = self.first_counter() else {
+            // Some are not known, and the others do not stand in a row.
+            let row = Witness::new("the sources, where the counters stand in a row", Vec::new());
+            self.drop_counters(&row);
+            return;
+        };
         // Behind them in the struct is a pointer: they begin at a multiple of 8.
         let aligned = start % 8 == 0;
         let before =
@@ -163,6 +168,16 @@ impl Court<'_, '_> {
         }
         for (counter, kept) in gaps {
             self.learnt.layout.counters[counter as usize] = kept;
+        }
+    }
+
+    fn drop_counters(&mut self, witness: &Witness) {
+        for counter in COUNTERS {
+            if self.learnt.layout.counters[counter as usize].take().is_some() {
+                let other = witness.place.clone();
+                let one = self.said(counter.name());
+                self.forget(counter.name(), Gap::Contradiction { one, other });
+            }
         }
     }
 
@@ -302,8 +317,9 @@ impl Court<'_, '_> {
         self.learnt.layout.ssl_to_ctx = self.keep("ssl_to_ctx", said, witnesses);
 
         let Some(ctx) = self.learnt.layout.ssl_to_ctx.map(i64::from) else {
-            self.depends("ssl_to_session_ctx", "ssl_to_ctx");
-            self.learnt.layout.ssl_to_session_ctx = None;
+            if self.learnt.layout.ssl_to_session_ctx.take().is_some() {
+                self.forget("ssl_to_session_ctx", Gap::DependsOn { on: "ssl_to_ctx" });
+            }
             return;
         };
         let looked_up = self.looked_up_in().into_iter().map(|(connection, _)| connection);

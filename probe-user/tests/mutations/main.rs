@@ -19,7 +19,7 @@ mod random;
 mod specimen;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -51,6 +51,9 @@ const ATTEMPTS: usize = 200;
 
 /// A mutant that takes longer has hung. (They take some 20 ms.)
 const LONGEST: Duration = Duration::from_secs(120);
+
+/// How often that is looked at.
+const WATCH: Duration = Duration::from_millis(20);
 
 /// Where Debian has its libssl.
 const INSTALLED: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
@@ -240,26 +243,34 @@ fn judge_all(specimen: &Specimen, mutants: &[Mutant]) -> anyhow::Result<(Vec<Ver
     let library = Elf::parse(specimen.library.clone()).map_err(anyhow::Error::msg)?;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
+    // Which mutant is being judged, and since when.
+    let open: Mutex<HashMap<usize, Instant>> = Mutex::default();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     // What a panic says is in the verdict.
     std::panic::set_hook(Box::new(|_| {}));
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(mutant) = mutants.get(index) else { return };
-                    let began = Instant::now();
-                    let verdict = judge_one(specimen, mutant, &library, companion.as_ref());
-                    let took = began.elapsed();
-                    if took > LONGEST {
-                        println!("{}: {}: took {took:?}", specimen.name, mutant.what);
+        let judges: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(mutant) = mutants.get(index) else { return };
+                        let began = Instant::now();
+                        if let Ok(mut open) = open.lock() {
+                            open.insert(index, began);
+                        }
+                        let verdict = judge_one(specimen, mutant, &library, companion.as_ref());
+                        if let (Ok(mut done), Ok(mut open)) = (done.lock(), open.lock()) {
+                            done.push((index, verdict, began.elapsed()));
+                            open.remove(&index);
+                        }
                     }
-                    if let Ok(mut done) = done.lock() {
-                        done.push((index, verdict, took));
-                    }
-                }
-            });
+                })
+            })
+            .collect();
+        while !judges.iter().all(thread::ScopedJoinHandle::is_finished) {
+            thread::sleep(WATCH);
+            end_if_hung(specimen, mutants, &open);
         }
     });
     drop(std::panic::take_hook());
@@ -267,6 +278,16 @@ fn judge_all(specimen: &Specimen, mutants: &[Mutant]) -> anyhow::Result<(Vec<Ver
     done.sort_by_key(|(index, ..)| *index);
     let slowest = done.iter().map(|(_, _, took)| *took).max().unwrap_or_default();
     Ok((done.into_iter().map(|(_, verdict, _)| verdict).collect(), slowest))
+}
+
+/// A thread cannot be ended: the whole test is.
+fn end_if_hung(specimen: &Specimen, mutants: &[Mutant], open: &Mutex<HashMap<usize, Instant>>) {
+    let Ok(open) = open.lock() else { return };
+    if let Some((index, _)) = open.iter().find(|(_, began)| began.elapsed() > LONGEST) {
+        let Mutant { target, kind, what, .. } = &mutants[*index];
+        println!("{}: HUNG: {target:?}, {kind}: {what}", specimen.name);
+        std::process::exit(1);
+    }
 }
 
 fn judge_one(
