@@ -61,27 +61,25 @@ impl fmt::Display for Contradiction {
 /// No reference at all is no contradiction: the context is just ending.
 #[must_use]
 pub fn contradiction(seen: &Observation) -> Option<Contradiction> {
-    if seen.references_known && seen.block.references < 0 {
-        return Some(Contradiction::References(seen.block.references));
+    if let Some(references) = seen.references.filter(|references| *references < 0) {
+        return Some(Contradiction::References(references));
     }
-    if seen.number_known && seen.block.number >= ADDRESS_SPACE / HASH_NODE {
-        return Some(Contradiction::Number(seen.block.number));
+    if let Some(number) = seen.number.filter(|number| *number >= ADDRESS_SPACE / HASH_NODE) {
+        return Some(Contradiction::Number(number));
     }
     None
 }
 
 #[cfg(test)]
 mod tests {
-    use probe_common::MirroredBlock;
-
     use super::*;
     use crate::context::Source;
 
     fn seen(references: i32, number: u64) -> Observation {
         Observation {
-            block: MirroredBlock { counters: [-1; 11], references, number },
-            number_known: true,
-            references_known: true,
+            counters: [Some(-1); 11],
+            number: Some(number),
+            references: Some(references),
             source: Source::Memory,
             at_ns: 0,
         }
@@ -102,7 +100,7 @@ mod tests {
     #[test]
     fn there_are_never_fewer_than_no_references() {
         assert_eq!(contradiction(&seen(-1, 0)), Some(Contradiction::References(-1)));
-        let unknown = Observation { references_known: false, ..seen(-1, 0) };
+        let unknown = Observation { references: None, ..seen(-1, 0) };
         assert_eq!(contradiction(&unknown), None);
     }
 }

@@ -185,7 +185,7 @@ impl Court<'_, '_> {
     fn incremented(&self, start: i64) -> Witness {
         let place = "the instructions that change counters";
         let Ok(block) = u32::try_from(start) else { return Witness::new(place, Vec::new()) };
-        let sweep = increments::sweep(self.elf, &FunctionRanges::read(self.elf), block);
+        let sweep = increments::sweep(self.elf, &FunctionRanges::read(self.elf), Some(block));
         let mut missing = 0;
         for counter in COUNTERS {
             let found = sweep.increments.iter().filter(|site| site.counter == counter).count();
@@ -228,7 +228,7 @@ impl Court<'_, '_> {
             .iter()
             .filter(|call| self.is_of_hash(&call.target))
             .filter_map(|call| {
-                let sessions = pointer(&call.argument)?;
+                let sessions = pointer(&call.arguments[0])?;
                 let Base::Field(session_ctx) = &sessions.base else { return None };
                 let connection = of_argument(session_ctx)?;
                 Some((connection, sessions.offset))
@@ -240,7 +240,7 @@ impl Court<'_, '_> {
     fn passed_to_hash(&self, function: &str) -> Vec<i64> {
         let trace = self.trace(function, &[Value::argument(0), Value::argument(1)]);
         let calls = trace.calls.iter().filter(|call| self.is_of_hash(&call.target));
-        calls.filter_map(|call| field_of_argument(&call.argument)).collect()
+        calls.filter_map(|call| field_of_argument(&call.arguments[0])).collect()
     }
 
     /// Whether a call goes to one of the functions of `crypto/lhash/lhash.c`.
@@ -338,7 +338,7 @@ impl Court<'_, '_> {
     /// Fields of its first argument that a function passes to `SSL_CTX_free`.
     fn freed_by(&self, trace: &Trace) -> Vec<i64> {
         let frees = trace.calls.iter().filter(|c| self.is_function(&c.target, "SSL_CTX_free"));
-        frees.filter_map(|call| field_of_argument(&call.argument)).collect()
+        frees.filter_map(|call| field_of_argument(&call.arguments[0])).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
-    machine::{Flags, Increment, Machine},
+    machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
     value::{Base, Value},
 };
@@ -36,6 +36,8 @@ pub struct Answer {
     pub value: Value,
     /// What it added to memory on the way.
     pub increments: Vec<Increment>,
+    /// What it called on the way, followed or not.
+    pub calls: Vec<Call>,
     /// The state at its end.
     machine: Machine,
 }
@@ -60,15 +62,6 @@ pub struct Trace {
     pub calls: Vec<Call>,
     /// What it adds to memory.
     pub changes: Vec<Increment>,
-}
-
-/// A call, or a jump to another function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The function.
-    pub target: Value,
-    /// The first argument.
-    pub argument: Value,
 }
 
 /// A machine at the entry of a function that was called with these arguments.
@@ -193,7 +186,7 @@ impl Explorer<'_> {
                 Next::Jump(Value::Constant(target)) => target,
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
-                    self.note_call(&machine, &target);
+                    self.note_call(&mut machine, &target);
                     call_opaque(convention, &mut machine, &target);
                     return Ok(Some(ended(convention, machine)));
                 }
@@ -207,9 +200,9 @@ impl Explorer<'_> {
         }
     }
 
-    fn note_call(&mut self, machine: &Machine, target: &Value) {
-        let argument = first_argument(self.source.processor().convention(), machine);
-        self.seen.calls.push(Call { target: target.clone(), argument });
+    fn note_call(&mut self, machine: &mut Machine, target: &Value) {
+        note_call(self.source.processor().convention(), machine, target);
+        self.seen.calls.extend(machine.calls.last().cloned());
     }
 
     /// Follows a call if it is short and has one answer; else its result is opaque.
@@ -246,13 +239,21 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
     Answer {
         value: machine.register(convention.result).clone(),
         increments: machine.increments.clone(),
+        calls: machine.calls.clone(),
         machine,
     }
 }
 
-fn first_argument(convention: &Convention, machine: &Machine) -> Value {
-    let first = convention.arguments.first();
-    first.map_or(Value::Unknown, |first| machine.register(*first).clone())
+/// Remembers what is called, and with what.
+fn note_call(convention: &Convention, machine: &mut Machine, target: &Value) {
+    let arguments = [passed(convention, machine, 0), passed(convention, machine, 1)];
+    machine.calls.push(Call { target: target.clone(), arguments });
+}
+
+/// An argument, at a call.
+fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
+    let register = convention.arguments.get(number);
+    register.map_or(Value::Unknown, |register| machine.register(*register).clone())
 }
 
 /// A call of which only the name and the first argument are kept.
@@ -261,7 +262,7 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
         Value::Pointer { base: Base::Import(name), offset: 0 } => name.to_string(),
         other => other.to_string(),
     };
-    let argument = first_argument(convention, machine);
+    let argument = passed(convention, machine, 0);
     machine.forget_memory();
     machine.flags = Flags::Unknown;
     for register in convention.caller_saved {
