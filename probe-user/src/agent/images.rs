@@ -16,7 +16,7 @@ use crate::{
         discovery::{FileId, MappedFile},
     },
     image::{
-        Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, SettingsLayout, companion, elf,
+        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, SettingsLayout, companion, elf,
         plan,
     },
     kernel::Kernel,
@@ -60,6 +60,8 @@ pub struct Images {
     ambiguous: HashSet<u32>,
     /// Open, so that nobody else gets their inode numbers.
     held: HashMap<FileId, File>,
+    /// Fields of libraries about which two witnesses disagreed.
+    contradictions: u64,
 }
 
 impl Images {
@@ -76,6 +78,7 @@ impl Images {
             verified: HashSet::new(),
             ambiguous: HashSet::new(),
             held: HashMap::new(),
+            contradictions: 0,
         }
     }
 
@@ -198,6 +201,8 @@ impl Images {
         }
         self.loading.remove(&library.pid);
         let image = companion.learn(library, &elf, self.choice);
+        let disagreed = |gap: &&FieldGap| matches!(gap.reason, Gap::Contradiction { .. });
+        self.contradictions += image.gaps().filter(disagreed).count() as u64;
         Some(self.observe(kernel, library, image))
     }
 
@@ -249,6 +254,12 @@ impl Images {
     #[must_use]
     pub fn settings(&self, image: u32) -> SettingsLayout {
         self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
+    }
+
+    /// Fields of the libraries that were learnt about which two witnesses disagreed.
+    #[must_use]
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions
     }
 
     /// What is shown of an image.

@@ -17,6 +17,7 @@ pub mod settings;
 mod specimen;
 pub mod unwind;
 pub mod version;
+pub mod witness;
 
 use std::path::PathBuf;
 
@@ -70,7 +71,11 @@ impl Image {
         let processor = elf.processor();
         let (learnt, settings, plan) = if processor.is_read() {
             let family = family.unwrap_or(Family::OpenSsl);
-            let learnt = layout::learn(elf, companion, family);
+            let mut learnt = layout::learn(elf, companion, family);
+            // The relatives have other functions to ask.
+            if family == Family::OpenSsl {
+                witness::confirm(elf, companion, &mut learnt);
+            }
             let settings = settings::learn(elf, &learnt.layout, family);
             let plan = plan::plan(elf, &learnt.layout, choice);
             (learnt, settings, plan)
