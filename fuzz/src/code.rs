@@ -1,0 +1,69 @@
+//! Arbitrary bytes as the code of a function, asked as a library is.
+
+use std::{collections::HashSet, hint::black_box};
+
+use sslsess::image::code::{
+    CodeSource,
+    explore::{self, DEFAULT_BOUNDS},
+    flow::Function,
+    value::{Base, Field, Value},
+};
+
+/// Where the bytes stand.
+const BASE: u64 = 0x1000;
+
+/// Cells that the dynamic linker fills in, as a GOT's are: near enough for the
+/// short displacements that mutations make.
+const IMPORTS: std::ops::Range<u64> = 0x2000..0x2100;
+
+/// Bytes that are code and constants at once, so that tables can be among them.
+struct Bytes<'b>(&'b [u8]);
+
+impl CodeSource for Bytes<'_> {
+    fn code(&self, address: u64) -> Option<&[u8]> {
+        let at = usize::try_from(address.checked_sub(BASE)?).ok()?;
+        self.0.get(at..).filter(|code| !code.is_empty())
+    }
+
+    fn constant(&self, address: u64, width: usize) -> Option<u64> {
+        let mut value = [0; 8];
+        value.get_mut(..width)?.copy_from_slice(self.code(address)?.get(..width)?);
+        Some(u64::from_le_bytes(value))
+    }
+
+    fn import_at(&self, address: u64) -> Option<&str> {
+        IMPORTS.contains(&address).then_some("OPENSSL_LH_num_items")
+    }
+}
+
+/// Asks the function that the bytes are what `SSL_CTX_ctrl` and
+/// `SSL_set_SSL_CTX` are asked, and proves its flow as the probe plan does.
+pub fn ask(bytes: &[u8]) {
+    let source = Bytes(bytes);
+    let zero = Value::Constant(0);
+    follow(&source, &[Value::argument(0), Value::Constant(27), zero.clone(), zero.clone()]);
+    follow(&source, &[Value::argument(0), zero]);
+
+    let end = BASE + bytes.len() as u64;
+    let outside = HashSet::from([BASE + 16]);
+    if let Ok(function) = Function::new(&source, BASE..end, &outside) {
+        for register in [0, 3, 7] {
+            black_box(function.reaching(register, BASE + bytes.len() as u64 / 2));
+        }
+        black_box(function.only_follows(BASE, BASE + 4));
+    }
+}
+
+fn follow(source: &Bytes<'_>, arguments: &[Value]) {
+    let mut machine = explore::called_with(arguments);
+    machine.non_null.push(Field { base: Base::Argument(0), offset: 8, width: 8 });
+    match explore::explore(source, BASE, machine, DEFAULT_BOUNDS) {
+        // As a gap or the evidence would show them.
+        Ok(answers) => answers.iter().for_each(|answer| {
+            black_box(answer.value.to_string());
+        }),
+        Err(stopped) => {
+            black_box(stopped);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What the fuzz targets share.
+
+pub mod code;
+pub mod file;
+pub mod heap;
