@@ -6,7 +6,7 @@ use std::fmt;
 use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
-use crate::image::{Evidence, Image, ProbeKind, ProbePoint};
+use crate::image::{Evidence, Image, ProbeKind, ProbePoint, code::processor::Processor};
 
 /// A library, explained.
 #[derive(Debug, Serialize)]
@@ -75,7 +75,7 @@ impl Explanation {
             file: image.path.display().to_string(),
             build_id: image.build_id.clone(),
             version: image.version.clone(),
-            arch: image.architecture,
+            arch: image.processor.name(),
             layout: LayoutFields {
                 connect: counter(Counter::Connect),
                 connect_renegotiate: counter(Counter::ConnectRenegotiate),
@@ -94,7 +94,12 @@ impl Explanation {
                 ssl_to_ctx: layout.ssl_to_ctx,
                 ssl_to_session_ctx: layout.ssl_to_session_ctx,
             },
-            probes: image.plan.points.iter().map(Probe::of).collect(),
+            probes: image
+                .plan
+                .points
+                .iter()
+                .map(|point| Probe::of(point, image.processor))
+                .collect(),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
             gaps: image
                 .gaps()
@@ -105,8 +110,8 @@ impl Explanation {
 }
 
 impl Probe {
-    fn of(point: &ProbePoint) -> Self {
-        let register = REGISTERS.get(point.argument.register).copied().unwrap_or("?");
+    fn of(point: &ProbePoint, processor: &dyn Processor) -> Self {
+        let register = processor.register_name(point.argument.register);
         Self {
             kind: point.kind.name(),
             counter: match point.kind {
@@ -135,12 +140,6 @@ impl EvidenceFields {
         }
     }
 }
-
-/// Names of the general registers, by number.
-const REGISTERS: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,11 +10,13 @@ use std::{
 };
 
 use object::{
-    Architecture, Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _,
-    RelocationTarget, SymbolKind, elf,
+    Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
+    SymbolKind, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
+
+use super::code::processor::{self, Processor};
 
 /// No library with OpenSSL in it is larger; a file that is, is not read.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -139,7 +141,7 @@ struct Segment {
 /// One ELF file, in memory.
 pub struct Elf {
     data: Vec<u8>,
-    architecture: Architecture,
+    processor: &'static dyn Processor,
     segments: Vec<Segment>,
     functions: HashMap<String, Symbol>,
     imports: HashMap<u64, String>,
@@ -178,7 +180,7 @@ impl Elf {
     pub fn parse(data: Vec<u8>) -> Result<Self, String> {
         let text = |error: object::Error| error.to_string();
         let file = ElfFile64::<object::LittleEndian>::parse(data.as_slice()).map_err(text)?;
-        let architecture = file.architecture();
+        let processor = processor::of(file.architecture());
         let segments = segments(&file).map_err(text)?;
         let functions = functions(&file);
         let (imports, pointers) = dynamic_relocations(&file);
@@ -189,7 +191,7 @@ impl Elf {
             section.data().ok().map(|bytes| (section.address(), bytes.to_vec()))
         });
         Ok(Self {
-            architecture,
+            processor,
             segments,
             functions,
             imports,
@@ -204,8 +206,8 @@ impl Elf {
 
     /// The processor that the code is for.
     #[must_use]
-    pub fn architecture(&self) -> Architecture {
-        self.architecture
+    pub fn processor(&self) -> &'static dyn Processor {
+        self.processor
     }
 
     /// The GNU build id, in hexadecimal.

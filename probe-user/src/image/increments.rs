@@ -6,11 +6,13 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use probe_common::{COUNTERS, Counter};
 
 use super::{
-    code::{flow, x86_64::general_register},
+    code::{
+        flow,
+        instruction::{Control, Effect, Instruction},
+    },
     elf::Elf,
     unwind::FunctionRanges,
 };
@@ -62,21 +64,20 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
         let Ok(instructions) = flow::decode(elf, range) else { continue };
         let mut computes_jumps = false;
         for instruction in &instructions {
-            match instruction.flow_control() {
-                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-                    let target = instruction.near_branch_target();
+            match instruction.control {
+                Control::Jump(target) | Control::Branch(target) => {
                     // A jump to the start of a function is a call of it; to the
                     // start of a part of one, it is not.
                     if !range.contains(&target) && !functions.is_entry(target) {
                         sweep.outside_targets.insert(target);
                     }
                 }
-                FlowControl::IndirectBranch => computes_jumps = true,
-                FlowControl::Next => {
+                Control::JumpThrough(_) => computes_jumps = true,
+                Control::Next => {
                     if let Some((counter, base)) = increment(instruction, block) {
                         sweep.increments.push(IncrementSite {
                             counter,
-                            address: instruction.ip(),
+                            address: instruction.address,
                             function: range.clone(),
                             base,
                         });
@@ -86,7 +87,7 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
             }
         }
         if computes_jumps {
-            let targets = flow::table_targets(elf, &instructions);
+            let targets = elf.processor().table_targets(elf, &instructions);
             let outside = targets.into_iter().filter(|t| !range.contains(t));
             sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
         }
@@ -97,23 +98,10 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
 /// Whether an instruction changes one of the counters by one, and through which
 /// register.
 fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, usize)> {
-    if !instruction.has_lock_prefix()
-        || instruction.op0_kind() != OpKind::Memory
-        || instruction.memory_size().size() != 4
-        || instruction.memory_index() != Register::None
-        || instruction.segment_prefix() != Register::None
-    {
+    let Effect::Change { base, displacement, atomic: true, .. } = instruction.effect else {
         return None;
-    }
-    let by_one = match instruction.mnemonic() {
-        Mnemonic::Inc | Mnemonic::Dec => true,
-        Mnemonic::Add | Mnemonic::Sub => {
-            matches!(instruction.try_immediate(1).ok()? as u32 as i32, 1 | -1)
-        }
-        _ => false,
     };
-    let base = general_register(instruction.memory_base())?;
-    let distance = instruction.memory_displacement64().checked_sub(u64::from(block))?;
-    let counter = COUNTERS.get(usize::try_from(distance / 4).ok()?)?;
-    (by_one && distance % 4 == 0).then_some((*counter, base))
+    let distance = usize::try_from(displacement.checked_sub(i64::from(block))?).ok()?;
+    let counter = COUNTERS.get(distance / 4)?;
+    (distance % 4 == 0).then_some((*counter, base))
 }

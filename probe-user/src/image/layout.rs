@@ -125,7 +125,7 @@ struct Asked {
 fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Result<Asked, Gap> {
     let symbol =
         elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    let mut machine = explore::called_with(arguments);
+    let mut machine = explore::called_with(elf.processor().convention(), arguments);
     machine.non_null.extend_from_slice(non_null);
     let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
         |Stopped { address, instruction, why }| Gap::Unfollowed {

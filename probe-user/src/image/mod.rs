@@ -15,8 +15,7 @@ pub mod version;
 
 use std::path::PathBuf;
 
-use object::Architecture;
-
+use self::code::processor::Processor;
 pub use self::{
     elf::{Elf, ElfError},
     gap::{FieldGap, Gap},
@@ -34,7 +33,7 @@ pub struct Image {
     /// What its libcrypto calls itself, such as `3.0.19`. Shown, never relied on.
     pub version: Option<String>,
     /// The processor that it is for.
-    pub architecture: &'static str,
+    pub processor: &'static dyn Processor,
     /// Where the values are.
     pub learnt: LearntLayout,
     /// Where the probes stand.
@@ -56,17 +55,16 @@ impl Image {
             Companion::Found(libcrypto) => version::openssl_version(libcrypto),
             _ => version::openssl_version(elf),
         };
-        let (architecture, learnt, plan) = match elf.architecture() {
-            Architecture::X86_64 => {
-                let learnt = layout::learn(elf, companion);
-                let plan = plan::plan(elf, &learnt.layout, choice);
-                ("x86_64", learnt, plan)
-            }
-            Architecture::Aarch64 => ("aarch64", unread("aarch64"), ProbePlan::default()),
-            _ => ("unknown", unread("an unknown processor"), ProbePlan::default()),
+        let processor = elf.processor();
+        let (learnt, plan) = if processor.is_read() {
+            let learnt = layout::learn(elf, companion);
+            let plan = plan::plan(elf, &learnt.layout, choice);
+            (learnt, plan)
+        } else {
+            (unread(processor), ProbePlan::default())
         };
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, version, architecture, learnt, plan }
+        Self { path, build_id, version, processor, learnt, plan }
     }
 
     /// Everything that is not known, of the layout and of the plan.
@@ -75,8 +73,8 @@ impl Image {
     }
 }
 
-fn unread(arch: &str) -> LearntLayout {
-    let reason = Gap::Architecture { arch: arch.to_owned() };
+fn unread(processor: &dyn Processor) -> LearntLayout {
+    let reason = Gap::Architecture { arch: processor.name().to_owned() };
     let gaps = vec![FieldGap { field: "layout".to_owned(), reason }];
     LearntLayout { gaps, ..LearntLayout::default() }
 }

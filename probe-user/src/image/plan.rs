@@ -4,14 +4,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use iced_x86::{FlowControl, Instruction};
 use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
 
 use super::{
     calls,
     code::{
         flow::{Function, Origin},
-        x86_64,
+        instruction::{Control, Instruction},
     },
     elf::Elf,
     gap::{FieldGap, Gap},
@@ -219,10 +218,10 @@ impl Planner<'_> {
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
         let context = ContextValue::at_increment(function, site, layout, agree);
-        let mut at = increment.next_ip();
+        let mut at = increment.end();
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or("the path leaves the function")?;
-            if is_emulated(elf, &instruction) {
+            if instruction.emulated {
                 if let Some(argument) = context.available(function, site.address, at) {
                     return point(
                         elf,
@@ -233,17 +232,15 @@ impl Planner<'_> {
                         Action::Mirror,
                     );
                 }
-                at = match instruction.flow_control() {
-                    FlowControl::UnconditionalBranch => instruction.near_branch_target(),
-                    FlowControl::ConditionalBranch => {
+                at = match instruction.control {
+                    Control::Jump(target) => target,
+                    Control::Branch(_) => {
                         return Err("the context is in no register when the path forks");
                     }
-                    _ => instruction.next_ip(),
+                    _ => instruction.end(),
                 };
-            } else if instruction.flow_control() == FlowControl::Next
-                || instruction.flow_control() == FlowControl::IndirectCall
-            {
-                at = instruction.next_ip();
+            } else if matches!(instruction.control, Control::Next | Control::CallThrough(_)) {
+                at = instruction.end();
             } else {
                 return Err("the function ends first");
             }
@@ -253,7 +250,7 @@ impl Planner<'_> {
 
     /// Probes at the entries of functions that are given contexts.
     fn entries(&mut self) {
-        let arguments = x86_64::ARGUMENTS;
+        let arguments = self.elf.processor().convention().arguments;
         let context = |argument: usize| Argument {
             register: arguments[argument],
             dereference: None,
@@ -296,8 +293,11 @@ impl Planner<'_> {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
-        let argument =
-            Argument { register: x86_64::ARGUMENTS[0], dereference: None, creates: true };
+        let argument = Argument {
+            register: self.elf.processor().convention().arguments[0],
+            dereference: None,
+            creates: true,
+        };
         self.entry(flush, ProbeKind::Death, argument, Action::MirrorOrEnd);
     }
 
@@ -329,17 +329,17 @@ impl Planner<'_> {
         let mut at = symbol.address;
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
-            if is_emulated(elf, &instruction) {
+            if instruction.emulated {
                 if function.reaching(argument.register, at) != BTreeSet::from([Origin::Entry]) {
                     return Err(refused("the argument is in no register any more"));
                 }
                 return point(elf, kind, name.to_owned(), &instruction, argument, action)
                     .map_err(refused);
             }
-            if instruction.flow_control() != FlowControl::Next {
+            if instruction.control != Control::Next {
                 return Err(refused("the path leaves the function"));
             }
-            at = instruction.next_ip();
+            at = instruction.end();
         }
         Err(refused("too far away"))
     }
@@ -366,26 +366,9 @@ fn point(
     argument: Argument,
     action: Action,
 ) -> Result<ProbePoint, &'static str> {
-    let address = instruction.ip();
+    let address = instruction.address;
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
-    let instruction = x86_64::text(instruction);
+    let code = elf.code(address).unwrap_or_default();
+    let instruction = elf.processor().text(code, address);
     Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
-}
-
-/// Whether the kernel emulates the instruction under a uprobe, in place of
-/// executing it out of line: `push`, direct `jmp` and `call`, `jcc`, `nop`
-/// (arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and `push_setup_xol_ops`).
-fn is_emulated(elf: &Elf, instruction: &Instruction) -> bool {
-    let Some(bytes) = elf.code(instruction.ip()).and_then(|code| code.get(..instruction.len()))
-    else {
-        return false;
-    };
-    matches!(
-        bytes,
-        [0x50..=0x57 | 0x90]
-            | [0x41, 0x50..=0x57]
-            | [0x70..=0x7f | 0xeb, _]
-            | [0xe8 | 0xe9, _, _, _, _]
-            | [0x0f, 0x80..=0x8f, _, _, _, _]
-    )
 }

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{FlowControl, Mnemonic, OpKind, Register};
-
 use super::{
     code::{
         flow::{Function, Origin},
-        x86_64::general_register,
+        instruction::{Control, Effect},
     },
     increments::IncrementSite,
     layout::Layout,
@@ -79,20 +77,16 @@ impl Loaded {
         let mut found: Option<Self> = None;
         for origin in origins {
             let Origin::Assignment(address) = *origin else { return None };
-            let load = function.at(address)?;
-            if load.mnemonic() != Mnemonic::Mov
-                || load.op1_kind() != OpKind::Memory
-                || load.memory_index() != Register::None
-                || load.memory_size().size() != 8
-            {
+            let Effect::Load { base: Some(connection), displacement, width: 8, .. } =
+                function.at(address)?.effect
+            else {
                 return None;
-            }
-            let displacement = u32::try_from(load.memory_displacement64()).ok()?;
+            };
+            let displacement = u32::try_from(displacement).ok()?;
             let of_a_connection = [layout.ssl_to_ctx, layout.ssl_to_session_ctx];
             if !of_a_connection.contains(&Some(displacement)) {
                 return None;
             }
-            let connection = general_register(load.memory_base())?;
             let reaching = function.reaching(connection, address);
             match &mut found {
                 None => {
@@ -116,13 +110,13 @@ fn is_argument(function: &Function, origin: Origin) -> bool {
     match origin {
         Origin::Entry => true,
         Origin::Outside => false,
-        Origin::Assignment(address) => function.at(address).is_some_and(|copy| {
-            copy.mnemonic() == Mnemonic::Mov
-                && copy.op1_kind() == OpKind::Register
-                && general_register(copy.op1_register()).is_some_and(|from| {
-                    function.reaching(from, address) == BTreeSet::from([Origin::Entry])
-                })
-        }),
+        Origin::Assignment(address) => {
+            matches!(
+                function.at(address).map(|copy| copy.effect),
+                Some(Effect::Copy { from, .. })
+                    if function.reaching(from, address) == BTreeSet::from([Origin::Entry])
+            )
+        }
     }
 }
 
@@ -132,8 +126,8 @@ fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
     let mut here = increment;
     while here != at {
         let Some(instruction) = function.at(here) else { return false };
-        let next = instruction.next_ip();
-        if instruction.flow_control() != FlowControl::Next || !function.only_follows(here, next) {
+        let next = instruction.end();
+        if instruction.control != Control::Next || !function.only_follows(here, next) {
             return false;
         }
         here = next;

@@ -1,12 +1,13 @@
 //! Follows a function along all its paths, to what it returns.
 
-use iced_x86::{Decoder, DecoderOptions};
+use std::rc::Rc;
 
+pub use super::processor::Stopped;
 use super::{
     CodeSource,
-    machine::{Increment, Machine},
+    machine::{Flags, Increment, Machine},
+    processor::{Convention, Next},
     value::{Base, Value},
-    x86_64::{self, ARGUMENTS, CALLER_SAVED, Next, RAX, RSP},
 };
 
 /// How much work one question may cost.
@@ -39,26 +40,37 @@ pub struct Answer {
     machine: Machine,
 }
 
-/// Where and why following a function ended early.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// The address of the instruction.
-    pub address: u64,
-    /// The instruction.
-    pub instruction: String,
-    /// What is wrong with it.
-    pub why: &'static str,
-}
+/// Instructions of a PLT entry at most: a landing pad, the address, the load,
+/// the jump.
+const PLT_ENTRY: usize = 6;
 
 /// A machine at the entry of a function that was called with these arguments.
 #[must_use]
-pub fn called_with(arguments: &[Value]) -> Machine {
+pub fn called_with(convention: &Convention, arguments: &[Value]) -> Machine {
     let mut machine = Machine::new();
-    machine.set_register(RSP, Value::Pointer { base: Base::Stack, offset: 0 });
-    for (register, value) in ARGUMENTS.into_iter().zip(arguments) {
-        machine.set_register(register, value.clone());
+    let top = Value::Pointer { base: Base::Stack, offset: 0 };
+    machine.set_register(convention.stack_pointer, top);
+    for (register, value) in convention.arguments.iter().zip(arguments) {
+        machine.set_register(*register, value.clone());
     }
     machine
+}
+
+/// The function of another file that the PLT entry at an address leads to.
+#[must_use]
+pub fn import_called_at(source: &dyn CodeSource, mut at: u64) -> Option<Rc<str>> {
+    let processor = source.processor();
+    let mut machine = called_with(processor.convention(), &[]);
+    for _ in 0..PLT_ENTRY {
+        match processor.step(&mut machine, source, at).ok()? {
+            (Next::Fall, next) => at = next,
+            (Next::Jump(Value::Pointer { base: Base::Import(name), offset: 0 }), _) => {
+                return Some(name);
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Follows a function from its entry along every path that the machine's state
@@ -103,42 +115,37 @@ impl Explorer<'_> {
         mut machine: Machine,
         open: &mut Vec<(u64, Machine)>,
     ) -> Result<Answer, Stopped> {
+        let processor = self.source.processor();
+        let convention = processor.convention();
         loop {
-            let code = self.source.code(at).ok_or_else(|| Stopped {
-                address: at,
-                instruction: String::new(),
-                why: "there is no code",
-            })?;
-            let instruction = Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode();
-            let stopped =
-                |why| Stopped { address: at, instruction: x86_64::text(&instruction), why };
+            let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
-            let next = x86_64::step(&mut machine, self.source, &instruction).map_err(stopped)?;
+            let (next, behind) = processor.step(&mut machine, self.source, at)?;
             at = match next {
-                Next::Fall => instruction.next_ip(),
+                Next::Fall | Next::Branch(Some(false), _) => behind,
                 Next::Branch(Some(true), target) => target,
-                Next::Branch(Some(false), _) => instruction.next_ip(),
                 Next::Branch(None, target) => {
                     open.push((target, machine.clone()));
-                    instruction.next_ip()
+                    behind
                 }
                 Next::Jump(Value::Constant(target)) => target,
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
-                    call_opaque(&mut machine, &target);
-                    return Ok(ended(machine));
+                    call_opaque(convention, &mut machine, &target);
+                    return Ok(ended(convention, machine));
                 }
                 Next::Call(target) => {
                     self.call(&mut machine, &target);
-                    instruction.next_ip()
+                    behind
                 }
-                Next::Return => return Ok(ended(machine)),
+                Next::Return => return Ok(ended(convention, machine)),
             };
         }
     }
 
     /// Follows a call if it is short and has one answer; else its result is opaque.
     fn call(&mut self, machine: &mut Machine, target: &Value) {
+        let convention = self.source.processor().convention();
         if let Value::Constant(entry) = target
             && self.depth > 0
         {
@@ -153,31 +160,38 @@ impl Explorer<'_> {
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
             if let Ok([answer]) = answers.as_deref() {
-                let stack = machine.register(RSP).clone();
+                let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine.clone();
-                machine.set_register(RSP, stack);
+                machine.set_register(convention.stack_pointer, stack);
                 return;
             }
         }
-        call_opaque(machine, target);
+        call_opaque(convention, machine, target);
     }
 }
 
-fn ended(machine: Machine) -> Answer {
-    Answer { value: machine.register(RAX).clone(), increments: machine.increments.clone(), machine }
+fn ended(convention: &Convention, machine: Machine) -> Answer {
+    Answer {
+        value: machine.register(convention.result).clone(),
+        increments: machine.increments.clone(),
+        machine,
+    }
 }
 
 /// A call of which only the name and the first argument are kept.
-fn call_opaque(machine: &mut Machine, target: &Value) {
+fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     let function = match target {
         Value::Pointer { base: Base::Import(name), offset: 0 } => name.to_string(),
         other => other.to_string(),
     };
-    let argument = machine.register(ARGUMENTS[0]).clone();
+    let argument = convention
+        .arguments
+        .first()
+        .map_or(Value::Unknown, |first| machine.register(*first).clone());
     machine.forget_memory();
-    machine.flags = super::machine::Flags::Unknown;
-    for register in CALLER_SAVED {
-        machine.set_register(register, Value::Unknown);
+    machine.flags = Flags::Unknown;
+    for register in convention.caller_saved {
+        machine.set_register(*register, Value::Unknown);
     }
-    machine.set_call_result(RAX, function, argument);
+    machine.set_call_result(convention.result, function, argument);
 }

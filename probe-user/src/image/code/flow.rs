@@ -9,18 +9,10 @@ use std::{
     ops::Range,
 };
 
-use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpKind, Register,
-};
-
 use super::{
     CodeSource,
-    x86_64::{CALLER_SAVED, general_register},
+    instruction::{Control, Effect, Instruction, Through},
 };
-
-/// Entries of a jump table that are read at most.
-const MAX_TABLE: usize = 1024;
 
 /// Bytes of a function at most; the largest of libcrypto has 100 KiB.
 const MAX_FUNCTION: u64 = 1 << 20;
@@ -58,17 +50,6 @@ pub struct Function {
     predecessors: Vec<Vec<usize>>,
     /// For each instruction, whether control can come from elsewhere.
     from_outside: Vec<bool>,
-    info: Vec<Assigned>,
-}
-
-/// Which general registers an instruction assigns, as bits.
-#[derive(Clone, Copy, Default)]
-struct Assigned(u32);
-
-impl Assigned {
-    fn has(self, register: usize) -> bool {
-        self.0 >> register & 1 == 1
-    }
 }
 
 /// Decodes the instructions of a range, one behind the other.
@@ -85,14 +66,10 @@ pub fn decode(
         .filter(|_| range.end - range.start <= MAX_FUNCTION)
         .and_then(|code| code.get(..(range.end - range.start) as usize))
         .ok_or(FlowProblem::NotAnInstruction(range.start))?;
-    let mut decoder = Decoder::with_ip(64, code, range.start, DecoderOptions::NONE);
-    let mut instructions = Vec::with_capacity(code.len() / 4);
-    while decoder.can_decode() {
-        let instruction = decoder.decode();
-        if instruction.is_invalid() {
-            return Err(FlowProblem::NotAnInstruction(instruction.ip()));
-        }
-        instructions.push(instruction);
+    let mut instructions: Vec<Instruction> = Vec::with_capacity(code.len() / 4);
+    for instruction in source.processor().decode(code, range.start) {
+        let at = instructions.last().map_or(range.start, Instruction::end);
+        instructions.push(instruction.ok_or(FlowProblem::NotAnInstruction(at))?);
     }
     Ok(instructions)
 }
@@ -114,8 +91,7 @@ impl Function {
         let instructions = decode(source, &range)?;
         let mut function = Self {
             predecessors: vec![Vec::new(); instructions.len()],
-            from_outside: instructions.iter().map(|i| outside.contains(&i.ip())).collect(),
-            info: instructions.iter().map(assigned).collect(),
+            from_outside: instructions.iter().map(|i| outside.contains(&i.address)).collect(),
             instructions,
             range,
         };
@@ -129,22 +105,21 @@ impl Function {
 
     /// Adds the edges of an instruction; a computed jump is left for later.
     fn connect(&mut self, from: usize, computed: &mut Vec<usize>) -> Result<(), FlowProblem> {
-        let instruction = self.instructions[from];
-        let falls = match instruction.flow_control() {
-            FlowControl::UnconditionalBranch => {
-                self.jump(from, instruction.near_branch_target())?;
+        let falls = match self.instructions[from].control {
+            Control::Jump(target) => {
+                self.jump(from, target)?;
                 false
             }
-            FlowControl::ConditionalBranch => {
-                self.jump(from, instruction.near_branch_target())?;
+            Control::Branch(target) => {
+                self.jump(from, target)?;
                 true
             }
-            FlowControl::IndirectBranch => {
+            Control::JumpThrough(_) => {
                 computed.push(from);
                 false
             }
-            FlowControl::Return | FlowControl::Exception => false,
-            _ => true,
+            Control::Return | Control::Stop => false,
+            Control::Next | Control::Call(_) | Control::CallThrough(_) => true,
         };
         if falls && from + 1 < self.instructions.len() {
             self.predecessors[from + 1].push(from);
@@ -170,7 +145,9 @@ impl Function {
         if jumps.is_empty() {
             return Ok(());
         }
-        let targets: Vec<u64> = table_targets(source, &self.instructions)
+        let targets: Vec<u64> = source
+            .processor()
+            .table_targets(source, &self.instructions)
             .into_iter()
             .filter(|target| self.range.contains(target))
             .collect();
@@ -181,7 +158,7 @@ impl Function {
             }
             let too_many = jumps.len() * targets.len() > MAX_COMPUTED_EDGES;
             if targets.is_empty() || too_many {
-                return Err(FlowProblem::UnknownJump(instruction.ip()));
+                return Err(FlowProblem::UnknownJump(instruction.address));
             }
             for target in &targets {
                 self.jump(from, *target)?;
@@ -194,17 +171,13 @@ impl Function {
     /// memory cell, or a register that was loaded from one. An entry of a jump
     /// table is picked by an index, or added to something.
     fn is_tail_call(&self, jump: &Instruction) -> bool {
-        let is_cell = |instruction: &Instruction| instruction.memory_index() == Register::None;
-        match jump.op0_kind() {
-            OpKind::Memory => is_cell(jump),
-            OpKind::Register => {
-                let Some(register) = general_register(jump.op0_register()) else { return false };
-                self.reaching(register, jump.ip()).into_iter().all(|origin| match origin {
-                    Origin::Assignment(address) => self.at(address).is_some_and(|load| {
-                        load.mnemonic() == Mnemonic::Mov
-                            && load.op1_kind() == OpKind::Memory
-                            && is_cell(load)
-                    }),
+        match jump.control {
+            Control::JumpThrough(Through::Cell(_)) => true,
+            Control::JumpThrough(Through::Register(register)) => {
+                self.reaching(register, jump.address).into_iter().all(|origin| match origin {
+                    Origin::Assignment(address) => self
+                        .at(address)
+                        .is_some_and(|load| matches!(load.effect, Effect::Load { .. })),
                     Origin::Entry | Origin::Outside => false,
                 })
             }
@@ -228,7 +201,7 @@ impl Function {
     }
 
     fn index(&self, address: u64) -> Option<usize> {
-        self.instructions.binary_search_by_key(&address, Instruction::ip).ok()
+        self.instructions.binary_search_by_key(&address, |i| i.address).ok()
     }
 
     /// Every assignment of a register that can reach a place before the
@@ -253,8 +226,8 @@ impl Function {
                 origins.insert(Origin::Entry);
             }
             for &before in &self.predecessors[at] {
-                if self.info[before].has(register) {
-                    origins.insert(Origin::Assignment(self.instructions[before].ip()));
+                if self.instructions[before].assigns(register) {
+                    origins.insert(Origin::Assignment(self.instructions[before].address));
                 } else {
                     open.push(before);
                 }
@@ -268,68 +241,17 @@ impl Function {
     }
 }
 
-/// Every place that a jump table of a function may lead to, inside of it or not.
-///
-/// A table is taken to be at each constant address that the function computes,
-/// and to go on for as long as its entries lead to code that this function, if
-/// it is in it, has an instruction at: that is too long at times, and never too
-/// short.
-#[must_use]
-pub fn table_targets(source: &dyn CodeSource, instructions: &[Instruction]) -> BTreeSet<u64> {
-    let mut targets = BTreeSet::new();
-    let (Some(first), Some(last)) = (instructions.first(), instructions.last()) else {
-        return targets;
-    };
-    let range = first.ip()..last.next_ip();
-    for instruction in instructions {
-        if instruction.mnemonic() != Mnemonic::Lea || !instruction.is_ip_rel_memory_operand() {
-            continue;
-        }
-        let table = instruction.ip_rel_memory_address();
-        for entry in 0..MAX_TABLE as u64 {
-            let at = table.wrapping_add(entry * 4);
-            let Some(offset) = source.constant(at, 4) else { break };
-            let target = table.wrapping_add(i64::from(offset as u32 as i32) as u64);
-            let fits = if range.contains(&target) {
-                instructions.binary_search_by_key(&target, Instruction::ip).is_ok()
-            } else {
-                source.code(target).is_some()
-            };
-            if !fits {
-                break;
-            }
-            targets.insert(target);
-        }
-    }
-    targets
-}
-
-fn assigned(instruction: &Instruction) -> Assigned {
-    let mut bits = 0;
-    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
-        bits = CALLER_SAVED.iter().fold(0, |bits, register| bits | 1 << register);
-    }
-    // Made anew per instruction: it is a small buffer, and functions are few.
-    let mut factory = InstructionInfoFactory::new();
-    for used in factory.info(instruction).used_registers() {
-        let writes = matches!(
-            used.access(),
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        );
-        if writes && let Some(number) = general_register(used.register()) {
-            bits |= 1 << number;
-        }
-    }
-    Assigned(bits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::code::{processor::Processor, x86_64::X86_64};
 
     struct Bytes(u64, &'static [u8]);
 
     impl CodeSource for Bytes {
+        fn processor(&self) -> &'static dyn Processor {
+            &X86_64
+        }
         fn code(&self, address: u64) -> Option<&[u8]> {
             self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
         }

@@ -2,19 +2,27 @@
 //!
 //! - [`value`]: what a register or a memory cell can be known to hold.
 //! - [`machine`]: registers, flags and memory made of such values.
-//! - [`x86_64`]: what one instruction does to them.
+//! - [`processor`]: what differs between processors, behind one interface.
+//! - [`x86_64`]: what its instructions do, and the neutral facts of them.
+//! - [`instruction`]: those facts.
 //! - [`explore`]: follows a function along all its paths to what it returns.
 //! - [`flow`]: a function's instructions, which leads to which, and which
 //!   assignments of a register can reach a place.
 
 pub mod explore;
 pub mod flow;
+pub mod instruction;
 pub mod machine;
+pub mod processor;
 pub mod value;
 pub mod x86_64;
 
+use self::processor::Processor;
+
 /// The bytes that code can be read from: a file, or a test's table of bytes.
 pub trait CodeSource {
+    /// The processor that the code is for.
+    fn processor(&self) -> &'static dyn Processor;
     /// Executable bytes from an address on.
     fn code(&self, address: u64) -> Option<&[u8]>;
     /// A little-endian value of memory that never changes.
@@ -24,6 +32,10 @@ pub trait CodeSource {
 }
 
 impl CodeSource for super::elf::Elf {
+    fn processor(&self) -> &'static dyn Processor {
+        self.processor()
+    }
+
     fn code(&self, address: u64) -> Option<&[u8]> {
         self.code(address)
     }

@@ -1,65 +1,24 @@
 //! What one x86-64 instruction does to a [`Machine`].
 
 use iced_x86::{
-    Code, ConditionCode, FlowControl, Formatter as _, GasFormatter, Instruction,
-    InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind,
+    Register,
 };
 
-use super::{
+use super::{RAX, RBP, RSP, decode::is_write, general_register};
+use crate::image::code::{
     CodeSource,
     machine::{Condition, Flags, Increment, Machine},
-    value::{Base, Value, mask},
+    processor::Next,
+    value::{self, Base, Value, mask},
 };
-
-/// The number of `%rax`, which holds what a function returns.
-pub const RAX: usize = 0;
-/// The number of `%rsp`.
-pub const RSP: usize = 4;
-/// Registers that hold a function's first arguments (System V ABI).
-pub const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
-/// Registers that a called function may change (System V ABI).
-pub const CALLER_SAVED: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
-
-/// Where control goes after an instruction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// To the instruction that follows.
-    Fall,
-    /// There.
-    Jump(Value),
-    /// There if the condition holds, else on; `None`: it is not known which.
-    Branch(Option<bool>, u64),
-    /// There, and back.
-    Call(Value),
-    /// Back to the caller.
-    Return,
-}
-
-/// The number by which a general register, or a part of it, is encoded.
-#[must_use]
-pub fn general_register(register: Register) -> Option<usize> {
-    let full = register.full_register();
-    full.is_gpr64().then(|| full.number())
-}
-
-/// An instruction as text, in GNU syntax.
-#[must_use]
-pub fn text(instruction: &Instruction) -> String {
-    let mut text = String::new();
-    let mut formatter = GasFormatter::new();
-    let options = formatter.options_mut();
-    options.set_uppercase_hex(false);
-    options.set_rip_relative_addresses(false);
-    formatter.format(instruction, &mut text);
-    text
-}
 
 /// Executes one instruction.
 ///
 /// # Errors
 ///
 /// With what cannot be followed.
-pub fn step(
+pub(super) fn step(
     machine: &mut Machine,
     source: &dyn CodeSource,
     instruction: &Instruction,
@@ -122,10 +81,10 @@ fn compute(
             write(machine, instruction, 0, value)?;
         }
         Mnemonic::Leave => {
-            let frame = machine.register(5).clone();
+            let frame = machine.register(RBP).clone();
             machine.set_register(RSP, frame);
             let value = pop(machine, source)?;
-            machine.set_register(5, value);
+            machine.set_register(RBP, value);
         }
         Mnemonic::Cmp => {
             let left = read(machine, source, instruction, 0);
@@ -234,7 +193,7 @@ fn shift(
                 Mnemonic::Shl => value.checked_shl(count).unwrap_or(0),
                 Mnemonic::Shr => (value & mask(width)).checked_shr(count).unwrap_or(0),
                 _ => {
-                    let signed = super::value::sign_extend(*value, width) as i64;
+                    let signed = value::sign_extend(*value, width) as i64;
                     signed.checked_shr(count).unwrap_or(signed >> 63) as u64
                 }
             })
@@ -295,13 +254,6 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
         store(machine, instruction, width, Value::Unknown)?;
     }
     Ok(())
-}
-
-fn is_write(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    )
 }
 
 fn push(machine: &mut Machine, value: Value) -> Result<(), &'static str> {

@@ -1,0 +1,143 @@
+//! What the reading of code has to know of a kind of processor.
+
+use std::{collections::BTreeSet, fmt::Debug};
+
+use object::Architecture;
+
+use super::{CodeSource, instruction::Instruction, machine::Machine, value::Value, x86_64::X86_64};
+
+/// A kind of processor: how its instructions are decoded, and what they do.
+pub trait Processor: Debug + Sync {
+    /// As `sslsess explain` shows it.
+    fn name(&self) -> &'static str;
+
+    /// Whether its code can be read at all.
+    fn is_read(&self) -> bool {
+        true
+    }
+
+    /// How functions are called.
+    fn convention(&self) -> &'static Convention;
+
+    /// The name of a general register.
+    fn register_name(&self, number: usize) -> &'static str;
+
+    /// Executes the instruction at an address; also returns the address behind it.
+    ///
+    /// # Errors
+    ///
+    /// With what cannot be followed.
+    fn step(
+        &self,
+        machine: &mut Machine,
+        source: &dyn CodeSource,
+        at: u64,
+    ) -> Result<(Next, u64), Stopped>;
+
+    /// The instructions of a piece of code, one behind the other, to its end;
+    /// `None` ends them early, at the first thing that is not an instruction.
+    fn decode<'c>(
+        &self,
+        code: &'c [u8],
+        at: u64,
+    ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c>;
+
+    /// Every place that a jump table of a function may lead to, inside of it or
+    /// not: too many at times, never too few.
+    fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])
+    -> BTreeSet<u64>;
+
+    /// The instruction at the start of a piece of code, in GNU syntax.
+    fn text(&self, code: &[u8], at: u64) -> String;
+}
+
+/// How functions are called, in numbers of general registers.
+#[derive(Debug)]
+pub struct Convention {
+    /// Those that hold the first arguments.
+    pub arguments: &'static [usize],
+    /// The one that holds what a function returns.
+    pub result: usize,
+    /// The stack pointer.
+    pub stack_pointer: usize,
+    /// Those that a called function may change.
+    pub caller_saved: &'static [usize],
+}
+
+/// Where control goes after an instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To the instruction that follows.
+    Fall,
+    /// There.
+    Jump(Value),
+    /// There if the condition holds, else on; `None`: it is not known which.
+    Branch(Option<bool>, u64),
+    /// There, and back.
+    Call(Value),
+    /// Back to the caller.
+    Return,
+}
+
+/// Where and why following a function ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// The address of the instruction.
+    pub address: u64,
+    /// The instruction.
+    pub instruction: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// The processor that a file's code is for.
+#[must_use]
+pub fn of(architecture: Architecture) -> &'static dyn Processor {
+    match architecture {
+        Architecture::X86_64 => &X86_64,
+        _ => &Unread,
+    }
+}
+
+/// A processor whose code is not read.
+#[derive(Debug)]
+struct Unread;
+
+impl Processor for Unread {
+    fn name(&self) -> &'static str {
+        "unknown"
+    }
+
+    fn is_read(&self) -> bool {
+        false
+    }
+
+    fn convention(&self) -> &'static Convention {
+        const { &Convention { arguments: &[], result: 0, stack_pointer: 0, caller_saved: &[] } }
+    }
+
+    fn register_name(&self, _: usize) -> &'static str {
+        "?"
+    }
+
+    fn step(&self, _: &mut Machine, _: &dyn CodeSource, at: u64) -> Result<(Next, u64), Stopped> {
+        let why = "this processor's code is not read";
+        Err(Stopped { address: at, instruction: String::new(), why })
+    }
+
+    fn decode<'c>(
+        &self,
+        _: &'c [u8],
+        _: u64,
+    ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c> {
+        Box::new(std::iter::once(None))
+    }
+
+    fn table_targets(&self, _: &dyn CodeSource, _: &[Instruction]) -> BTreeSet<u64> {
+        BTreeSet::new()
+    }
+
+    fn text(&self, _: &[u8], _: u64) -> String {
+        String::new()
+    }
+}

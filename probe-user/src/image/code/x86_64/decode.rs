@@ -1,0 +1,196 @@
+//! The neutral facts of an x86-64 instruction.
+
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
+
+use super::{CONVENTION, general_register};
+use crate::image::code::instruction::{Control, Effect, Instruction, Through};
+
+/// The instructions of a piece of code.
+pub(super) struct Instructions<'c> {
+    code: &'c [u8],
+    start: u64,
+    decoder: Decoder<'c>,
+    info: InstructionInfoFactory,
+    failed: bool,
+}
+
+impl<'c> Instructions<'c> {
+    pub(super) fn new(code: &'c [u8], at: u64) -> Self {
+        Self {
+            code,
+            start: at,
+            decoder: Decoder::with_ip(64, code, at, DecoderOptions::NONE),
+            info: InstructionInfoFactory::new(),
+            failed: false,
+        }
+    }
+}
+
+impl Iterator for Instructions<'_> {
+    type Item = Option<Instruction>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || !self.decoder.can_decode() {
+            return None;
+        }
+        let instruction = self.decoder.decode();
+        if instruction.is_invalid() {
+            self.failed = true;
+            return Some(None);
+        }
+        let from = instruction.ip().wrapping_sub(self.start) as usize;
+        let bytes = self.code.get(from..from + instruction.len()).unwrap_or_default();
+        Some(Some(Instruction {
+            address: instruction.ip(),
+            length: instruction.len() as u8,
+            control: control(&instruction),
+            assigns: assigned(&instruction, &mut self.info),
+            effect: effect(&instruction),
+            emulated: is_emulated(bytes),
+        }))
+    }
+}
+
+fn control(instruction: &iced_x86::Instruction) -> Control {
+    let target = instruction.near_branch_target();
+    let is_direct = instruction.op_count() == 1
+        && matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
+    let cell =
+        || instruction.is_ip_rel_memory_operand().then(|| instruction.ip_rel_memory_address());
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch if is_direct => Control::Jump(target),
+        FlowControl::ConditionalBranch if is_direct => Control::Branch(target),
+        FlowControl::Call if is_direct => Control::Call(target),
+        FlowControl::Call | FlowControl::IndirectCall => Control::CallThrough(cell()),
+        FlowControl::IndirectBranch => Control::JumpThrough(through(instruction, cell())),
+        FlowControl::Return => Control::Return,
+        FlowControl::Exception => Control::Stop,
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+            Control::JumpThrough(Through::Other)
+        }
+        FlowControl::Next | FlowControl::Interrupt | FlowControl::XbeginXabortXend => Control::Next,
+    }
+}
+
+fn through(jump: &iced_x86::Instruction, cell: Option<u64>) -> Through {
+    match jump.op0_kind() {
+        OpKind::Register => {
+            general_register(jump.op0_register()).map_or(Through::Other, Through::Register)
+        }
+        OpKind::Memory if jump.memory_index() == Register::None => Through::Cell(cell),
+        OpKind::Memory
+            if jump.memory_base() == Register::None && jump.memory_index_scale() == 8 =>
+        {
+            Through::Table(jump.memory_displacement64())
+        }
+        _ => Through::Other,
+    }
+}
+
+fn effect(instruction: &iced_x86::Instruction) -> Effect {
+    let to = || {
+        (instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Register)
+            .then(|| general_register(instruction.op0_register()))
+            .flatten()
+    };
+    let no_index = instruction.memory_index() == Register::None
+        && instruction.segment_prefix() == Register::None;
+    match instruction.mnemonic() {
+        Mnemonic::Mov if instruction.op1_kind() == OpKind::Register => {
+            let from = instruction.op1_register();
+            match (to(), general_register(from)) {
+                (Some(to), Some(from_number)) if from.size() == 8 => {
+                    Effect::Copy { to, from: from_number }
+                }
+                _ => Effect::Other,
+            }
+        }
+        Mnemonic::Mov if instruction.op1_kind() == OpKind::Memory && no_index => {
+            let Some(to) = to() else { return Effect::Other };
+            let width = instruction.memory_size().size() as u8;
+            if instruction.is_ip_rel_memory_operand() {
+                let displacement = instruction.ip_rel_memory_address() as i64;
+                return Effect::Load { to, base: None, displacement, width };
+            }
+            let displacement = instruction.memory_displacement64() as i64;
+            match instruction.memory_base() {
+                Register::None => Effect::Load { to, base: None, displacement, width },
+                base => match general_register(base) {
+                    Some(base) => Effect::Load { to, base: Some(base), displacement, width },
+                    None => Effect::Other,
+                },
+            }
+        }
+        Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
+            let target = instruction.ip_rel_memory_address();
+            to().map_or(Effect::Other, |to| Effect::Address { to, target })
+        }
+        Mnemonic::Inc | Mnemonic::Dec | Mnemonic::Add | Mnemonic::Sub
+            if instruction.op0_kind() == OpKind::Memory && no_index =>
+        {
+            change(instruction).unwrap_or(Effect::Other)
+        }
+        _ => Effect::Other,
+    }
+}
+
+fn change(instruction: &iced_x86::Instruction) -> Option<Effect> {
+    if instruction.memory_size().size() != 4 {
+        return None;
+    }
+    let base = general_register(instruction.memory_base())?;
+    let displacement = instruction.memory_displacement64() as i64;
+    let amount = match instruction.mnemonic() {
+        Mnemonic::Inc => 1,
+        Mnemonic::Dec => -1,
+        mnemonic => {
+            let amount = match instruction.try_immediate(1).ok()? as u32 as i32 {
+                1 => 1,
+                -1 => -1,
+                _ => return None,
+            };
+            if mnemonic == Mnemonic::Sub { -amount } else { amount }
+        }
+    };
+    Some(Effect::Change { base, displacement, amount, atomic: instruction.has_lock_prefix() })
+}
+
+fn assigned(instruction: &iced_x86::Instruction, factory: &mut InstructionInfoFactory) -> u32 {
+    let mut bits = 0;
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+        bits = CONVENTION.caller_saved.iter().fold(0, |bits, register| bits | 1 << register);
+    }
+    for used in factory.info(instruction).used_registers() {
+        if is_write(used.access())
+            && let Some(number) = general_register(used.register())
+        {
+            bits |= 1 << number;
+        }
+    }
+    bits
+}
+
+/// Whether an access may write.
+pub(super) fn is_write(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+/// Whether the kernel emulates the instruction under a uprobe, in place of
+/// executing it out of line: `push`, direct `jmp` and `call`, `jcc`, `nop`
+/// (arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and `push_setup_xol_ops`).
+fn is_emulated(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [0x50..=0x57 | 0x90]
+            | [0x41, 0x50..=0x57]
+            | [0x70..=0x7f | 0xeb, _]
+            | [0xe8 | 0xe9, _, _, _, _]
+            | [0x0f, 0x80..=0x8f, _, _, _, _]
+    )
+}

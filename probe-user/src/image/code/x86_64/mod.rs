@@ -1,0 +1,111 @@
+//! x86-64, as compilers of the System V ABI write it.
+
+mod decode;
+mod execute;
+mod tables;
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
+
+use super::{
+    CodeSource,
+    instruction::Instruction,
+    machine::Machine,
+    processor::{Convention, Next, Processor, Stopped},
+};
+
+/// The number of `%rax`, which holds what a function returns.
+const RAX: usize = 0;
+/// The number of `%rsp`.
+const RSP: usize = 4;
+/// The number of `%rbp`.
+const RBP: usize = 5;
+
+/// The System V ABI's.
+static CONVENTION: Convention = Convention {
+    arguments: &[7, 6, 2, 1, 8, 9],
+    result: RAX,
+    stack_pointer: RSP,
+    caller_saved: &[0, 1, 2, 6, 7, 8, 9, 10, 11],
+};
+
+/// Names of the general registers, by number.
+const NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
+/// x86-64.
+#[derive(Debug)]
+pub struct X86_64;
+
+impl Processor for X86_64 {
+    fn name(&self) -> &'static str {
+        "x86_64"
+    }
+
+    fn convention(&self) -> &'static Convention {
+        &CONVENTION
+    }
+
+    fn register_name(&self, number: usize) -> &'static str {
+        NAMES.get(number).copied().unwrap_or("?")
+    }
+
+    fn step(
+        &self,
+        machine: &mut Machine,
+        source: &dyn CodeSource,
+        at: u64,
+    ) -> Result<(Next, u64), Stopped> {
+        let code = source.code(at).ok_or_else(|| Stopped {
+            address: at,
+            instruction: String::new(),
+            why: "there is no code",
+        })?;
+        let instruction = Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode();
+        let next = execute::step(machine, source, &instruction).map_err(|why| Stopped {
+            address: at,
+            instruction: text(&instruction),
+            why,
+        })?;
+        Ok((next, instruction.next_ip()))
+    }
+
+    fn decode<'c>(
+        &self,
+        code: &'c [u8],
+        at: u64,
+    ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c> {
+        Box::new(decode::Instructions::new(code, at))
+    }
+
+    fn table_targets(
+        &self,
+        source: &dyn CodeSource,
+        instructions: &[Instruction],
+    ) -> BTreeSet<u64> {
+        tables::targets(source, instructions)
+    }
+
+    fn text(&self, code: &[u8], at: u64) -> String {
+        text(&Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode())
+    }
+}
+
+/// The number by which a general register, or a part of it, is encoded.
+fn general_register(register: Register) -> Option<usize> {
+    let full = register.full_register();
+    full.is_gpr64().then(|| full.number())
+}
+
+fn text(instruction: &iced_x86::Instruction) -> String {
+    let mut text = String::new();
+    let mut formatter = GasFormatter::new();
+    let options = formatter.options_mut();
+    options.set_uppercase_hex(false);
+    options.set_rip_relative_addresses(false);
+    formatter.format(instruction, &mut text);
+    text
+}
