@@ -2,10 +2,11 @@
 
 use std::{collections::HashSet, hint::black_box};
 
-use sslsess::image::code::{
+use crate::image::code::{
     CodeSource,
     explore::{self, DEFAULT_BOUNDS},
     flow::Function,
+    processor::Processor,
     value::{Base, Field, Value},
 };
 
@@ -17,12 +18,16 @@ const BASE: u64 = 0x1000;
 const IMPORTS: std::ops::Range<u64> = 0x2000..0x2100;
 
 /// Bytes that are code and constants at once, so that tables can be among them.
-struct Bytes<'b>(&'b [u8]);
+struct Bytes<'b>(&'static dyn Processor, &'b [u8]);
 
 impl CodeSource for Bytes<'_> {
+    fn processor(&self) -> &'static dyn Processor {
+        self.0
+    }
+
     fn code(&self, address: u64) -> Option<&[u8]> {
         let at = usize::try_from(address.checked_sub(BASE)?).ok()?;
-        self.0.get(at..).filter(|code| !code.is_empty())
+        self.1.get(at..).filter(|code| !code.is_empty())
     }
 
     fn constant(&self, address: u64, width: usize) -> Option<u64> {
@@ -38,11 +43,13 @@ impl CodeSource for Bytes<'_> {
 
 /// Asks the function that the bytes are what `SSL_CTX_ctrl` and
 /// `SSL_set_SSL_CTX` are asked, and proves its flow as the probe plan does.
-pub fn ask(bytes: &[u8]) {
-    let source = Bytes(bytes);
+pub fn ask(processor: &'static dyn Processor, bytes: &[u8]) {
+    let source = Bytes(processor, bytes);
     let zero = Value::Constant(0);
     follow(&source, &[Value::argument(0), Value::Constant(27), zero.clone(), zero.clone()]);
     follow(&source, &[Value::argument(0), zero]);
+    black_box(explore::import_called_at(&source, BASE));
+    black_box(processor.text(bytes, BASE));
 
     let end = BASE + bytes.len() as u64;
     let outside = HashSet::from([BASE + 16]);
@@ -55,7 +62,7 @@ pub fn ask(bytes: &[u8]) {
 }
 
 fn follow(source: &Bytes<'_>, arguments: &[Value]) {
-    let mut machine = explore::called_with(arguments);
+    let mut machine = explore::called_with(source.0.convention(), arguments);
     machine.non_null.push(Field { base: Base::Argument(0), offset: 8, width: 8 });
     match explore::explore(source, BASE, machine, DEFAULT_BOUNDS) {
         // As a gap or the evidence would show them.

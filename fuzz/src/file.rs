@@ -2,12 +2,12 @@
 
 use std::hint::black_box;
 
-use sslsess::image::{Elf, Image, companion, unwind::FunctionRanges, version};
+use crate::image::{Elf, Image, companion, unwind::FunctionRanges, version};
 
 /// Reads the bytes as a file, and asks what learning asks.
 pub fn read(bytes: &[u8]) {
     let Ok(elf) = Elf::parse(bytes.to_vec()) else { return };
-    black_box((elf.architecture(), elf.build_id(), elf.needed(), elf.soname()));
+    black_box((elf.processor(), elf.build_id(), elf.needed(), elf.soname()));
     black_box((Image::is_openssl(&elf), companion::libcrypto_name(&elf)));
     black_box(version::openssl_version(&elf));
     let ranges = FunctionRanges::read(&elf);

@@ -29,6 +29,18 @@ pub const DEFAULT_BOUNDS: Bounds = Bounds { steps: 4096, paths: 128, depth: 3 };
 const CALLEE_STEPS: usize = 256;
 const CALLEE_PATHS: usize = 8;
 
+/// How often one path may jump back, to a lower address: where it does so more
+/// often, it goes round in a loop.
+const MAX_BACKWARD: usize = 64;
+
+/// Places of memory that one path may write: the frame of an accessor at -O0
+/// has two dozen. Every store and load looks at all of them.
+const MAX_WRITTEN: usize = 256;
+
+/// Characters of the expression by which a called function is named that has
+/// no name.
+const MAX_NAME: usize = 128;
+
 /// How one path through a function ended.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -118,14 +130,22 @@ impl Explorer<'_> {
     ) -> Result<Option<Answer>, Stopped> {
         let processor = self.source.processor();
         let convention = processor.convention();
+        let mut backward: usize = 0;
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
-            at = match next {
+            if machine.written() > MAX_WRITTEN {
+                return Err(stopped("it writes more memory than is followed"));
+            }
+            let next = match next {
                 Next::Fall | Next::Branch(Some(false), _) => behind,
                 Next::Branch(Some(true), target) => target,
                 Next::Branch(None, target) => {
+                    // One that could not be followed any more needs no memory.
+                    if open.len() >= self.paths {
+                        return Err(stopped("too many paths"));
+                    }
                     open.push((target, machine.clone()));
                     behind
                 }
@@ -142,6 +162,11 @@ impl Explorer<'_> {
                 Next::Return => return Ok(Some(ended(convention, machine))),
                 Next::Stop => return Ok(None),
             };
+            backward += usize::from(next <= at);
+            if backward > MAX_BACKWARD {
+                return Err(stopped("it goes round in a loop"));
+            }
+            at = next;
         }
     }
 
@@ -195,5 +220,10 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     for register in convention.caller_saved {
         machine.set_register(*register, Value::Unknown);
     }
-    machine.set_call_result(convention.result, function, argument);
+    // The result of a longer one is not known: results are equal if names are.
+    if function.len() <= MAX_NAME {
+        machine.set_call_result(convention.result, function, argument);
+    } else {
+        machine.set_register(convention.result, Value::Unknown);
+    }
 }
