@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod fuzz;
 mod packages;
 mod progress;
 mod test;
@@ -42,12 +43,21 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// Give arbitrary bytes to the ELF reader and to the interpreters (needs a nightly compiler).
+    Fuzz {
+        /// Only this target: elf or x86_64.
+        target: Option<String>,
+        /// Inputs per target.
+        #[arg(long, default_value_t = 10_000_000)]
+        runs: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
+        Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

@@ -36,7 +36,7 @@ const PARTS: usize = 2;
 
 struct Calls<'e> {
     elf: &'e Elf,
-    ranges: &'e FunctionRanges,
+    ranges: &'e FunctionRanges<'e>,
     callee: &'e str,
     target: u64,
 }

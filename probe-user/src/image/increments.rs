@@ -4,14 +4,14 @@
 //! becomes one `lock add`, `lock sub` or `lock inc` of an `int` with the
 //! counter's offset as its displacement.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::BTreeSet, ops::Range};
 
 use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
         flow,
-        instruction::{Control, Effect, Instruction},
+        instruction::{Effect, Instruction},
     },
     elf::Elf,
     unwind::FunctionRanges,
@@ -44,55 +44,39 @@ pub struct IncrementSite {
     pub base: usize,
 }
 
-/// What one pass over all functions of a file finds.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// In the order of their addresses.
-    pub increments: Vec<IncrementSite>,
-    /// Addresses that code of another function jumps to.
-    pub outside_targets: HashSet<u64>,
-}
-
-/// Decodes every function of a file once.
+/// Finds the increments of a file, in the order of their addresses.
 ///
 /// `block` is the offset of the first counter in the `SSL_CTX`. A function that
 /// does not decode to its end contributes nothing, and no probe is placed there.
 #[must_use]
-pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
-    let mut sweep = Sweep::default();
-    for range in functions.iter() {
-        let Ok(instructions) = flow::decode(elf, range) else { continue };
-        let mut computes_jumps = false;
+pub fn find(elf: &Elf, functions: &FunctionRanges, block: u32) -> Vec<IncrementSite> {
+    let mut sites = Vec::new();
+    for range in possible(elf, functions, block) {
+        let Ok(instructions) = flow::decode(elf, &range) else { continue };
         for instruction in &instructions {
-            match instruction.control {
-                Control::Jump(target) | Control::Branch(target) => {
-                    // A jump to the start of a function is a call of it; to the
-                    // start of a part of one, it is not.
-                    if !range.contains(&target) && !functions.is_entry(target) {
-                        sweep.outside_targets.insert(target);
-                    }
-                }
-                Control::JumpThrough(_) => computes_jumps = true,
-                Control::Next => {
-                    if let Some((counter, base)) = increment(instruction, block) {
-                        sweep.increments.push(IncrementSite {
-                            counter,
-                            address: instruction.address,
-                            function: range.clone(),
-                            base,
-                        });
-                    }
-                }
-                _ => {}
+            if let Some((counter, base)) = increment(instruction, block) {
+                let (address, function) = (instruction.address, range.clone());
+                sites.push(IncrementSite { counter, address, function, base });
             }
         }
-        if computes_jumps {
-            let targets = elf.processor().table_targets(elf, &instructions);
-            let outside = targets.into_iter().filter(|t| !range.contains(t));
-            sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
-        }
     }
-    sweep
+    sites
+}
+
+/// The functions that may have an increment, as their bytes tell: all, where
+/// these do not.
+fn possible(elf: &Elf, functions: &FunctionRanges, block: u32) -> Vec<Range<u64>> {
+    let block = i64::from(block);
+    let distances = block..block + 4 * COUNTERS.len() as i64;
+    let mut possible = BTreeSet::new();
+    for (address, code) in elf.executable() {
+        let Some(found) = elf.processor().may_change(code, address, &distances) else {
+            return functions.iter().cloned().collect();
+        };
+        let functions = found.into_iter().filter_map(|at| functions.containing(at));
+        possible.extend(functions.map(|function| (function.start, function.end)));
+    }
+    possible.into_iter().map(|(start, end)| start..end).collect()
 }
 
 /// Whether an instruction changes one of the counters by one, and through which

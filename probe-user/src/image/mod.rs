@@ -7,9 +7,11 @@ pub mod companion;
 pub mod elf;
 pub mod gap;
 pub mod increments;
+pub mod jumps;
 pub mod layout;
 pub mod plan;
 mod proof;
+mod symbols;
 pub mod unwind;
 pub mod version;
 

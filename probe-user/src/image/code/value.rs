@@ -121,7 +121,7 @@ impl Value {
         match self {
             Self::Pointer { base, .. } => base.depth(),
             Self::Narrow { field, .. } => 1 + field.base.depth(),
-            Self::Constant(_) | Self::Unknown => 0,
+            Self::Constant(_) | Self::Low { .. } | Self::Unknown => 0,
         }
     }
 
