@@ -23,7 +23,11 @@ const PREFIXES: usize = 14;
 pub(super) fn changes(code: &[u8], distances: &Range<i64>) -> Vec<u64> {
     memchr3_iter(0x81, 0x83, 0xff, code)
         .filter(|at| {
-            distance(&code[at + 1..]).is_some_and(|distance| distances.contains(&distance))
+            let operand = &code[at + 1..];
+            // In ModRM stands which operation it is: add and sub, or inc and dec.
+            let operations = if code[*at] == 0xff { [0, 1] } else { [0, 5] };
+            operand.first().is_some_and(|mod_rm| operations.contains(&(mod_rm >> 3 & 7)))
+                && distance(operand).is_some_and(|distance| distances.contains(&distance))
         })
         .map(|at| at as u64)
         .collect()
