@@ -75,7 +75,7 @@ impl<'e> Jumps<'e> {
         let mut starts = BTreeSet::new();
         for (address, code) in self.elf.executable() {
             let processor = self.elf.processor();
-            let Some(found) = processor.may_jump(self.elf, code, address, into) else {
+            let Some(found) = processor.possible_jumps(self.elf, code, address, into) else {
                 return self.functions.iter().cloned().collect();
             };
             let functions = found.into_iter().filter_map(|at| self.functions.containing(at));

@@ -13,7 +13,7 @@ use super::{
     calls,
     code::{
         flow::{Function, Origin},
-        instruction::{Control, Instruction},
+        instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
     gap::{FieldGap, Gap},
@@ -167,12 +167,13 @@ pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
 pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     let Some(block) = layout.block() else { return ProbePlan::default() };
     let ranges = FunctionRanges::read(elf);
-    let found = increments::find(elf, &ranges, block);
+    let mut jumps = Jumps::new(elf, &ranges);
+    let found = increments::find(elf, &ranges, &mut jumps, block);
     let mut planner = Planner {
         elf,
         layout,
         ranges: &ranges,
-        jumps: Jumps::new(elf, &ranges),
+        jumps,
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
@@ -292,7 +293,10 @@ impl Planner<'_> {
                     Control::Branch(_) => {
                         return Err("the context is in no register when the path forks");
                     }
-                    _ => instruction.end(),
+                    Control::Return | Control::JumpThrough(_) | Control::Stop => {
+                        return Err("the function ends first");
+                    }
+                    Control::Next | Control::Call(_) | Control::CallThrough(_) => instruction.end(),
                 };
             } else if matches!(instruction.control, Control::Next | Control::CallThrough(_)) {
                 at = instruction.end();
@@ -377,17 +381,24 @@ impl Planner<'_> {
         let function =
             self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
         let mut at = symbol.address;
+        let mut holders = vec![Holder { register: argument.register, from: Origin::Entry }];
         for _ in 0..REACH {
             let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
             if instruction.emulated {
-                if function.reaching(argument.register, at) != BTreeSet::from([Origin::Entry]) {
-                    return Err(refused("the argument is in no register any more"));
+                let holder = holders.iter().find(|holder| holder.holds_at(function, at));
+                if let Some(Holder { register, .. }) = holder {
+                    let argument = Argument { register: *register, ..argument };
+                    return point(elf, kind, name.to_owned(), &instruction, argument, action)
+                        .map_err(refused);
                 }
-                return point(elf, kind, name.to_owned(), &instruction, argument, action)
-                    .map_err(refused);
             }
             if instruction.control != Control::Next {
                 return Err(refused("the path leaves the function"));
+            }
+            if let Effect::Copy { to, from } = instruction.effect
+                && holders.iter().any(|h| h.register == from && h.holds_at(function, at))
+            {
+                holders.push(Holder { register: to, from: Origin::Assignment(at) });
             }
             at = instruction.end();
         }
@@ -409,6 +420,20 @@ impl Planner<'_> {
 
     fn name(&self, start: u64) -> String {
         self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
+    }
+}
+
+/// A register that holds an argument of a function.
+struct Holder {
+    register: usize,
+    /// The function's entry, or a copy of another holder.
+    from: Origin,
+}
+
+impl Holder {
+    /// Whether it does so at a place, whatever way leads there.
+    fn holds_at(&self, function: &Function, at: u64) -> bool {
+        function.reaching(self.register, at) == BTreeSet::from([self.from])
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, LittleEndian,
-    UnwindContext, UnwindSection as _, X86_64,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, LittleEndian, Register,
+    UnwindContext, UnwindSection as _,
 };
 
 use super::elf::Elf;
@@ -25,10 +25,12 @@ pub struct FunctionRanges<'e> {
 }
 
 /// An unwind table, and where it is in memory.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Table<'e> {
     address: u64,
     bytes: &'e [u8],
+    /// What it says of a function's entry: the frame is not set up yet.
+    called: Option<CfaRule<usize>>,
 }
 
 type Section<'e> = EhFrame<EndianSlice<'e, LittleEndian>>;
@@ -38,7 +40,9 @@ impl<'e> FunctionRanges<'e> {
     #[must_use]
     pub fn read(elf: &'e Elf) -> Self {
         let Some((address, bytes)) = elf.eh_frame() else { return Self::default() };
-        let table = Table { address, bytes };
+        let (register, offset) = elf.processor().convention().frame_at_entry;
+        let called = CfaRule::RegisterAndOffset { register: Register(register), offset };
+        let table = Table { address, bytes, called: Some(called) };
         let (section, bases) = (table.section(), table.bases());
         let mut entries = section.entries(&bases);
         // Thousands of entries share one description of what they have in common.
@@ -92,17 +96,17 @@ impl<'e> FunctionRanges<'e> {
 }
 
 impl<'e> Table<'e> {
-    fn section(self) -> Section<'e> {
+    fn section(&self) -> Section<'e> {
         EhFrame::new(self.bytes, LittleEndian)
     }
 
-    fn bases(self) -> BaseAddresses {
+    fn bases(&self) -> BaseAddresses {
         BaseAddresses::default().set_eh_frame(self.address)
     }
 
-    /// Whether the range of an entry is not entered by a call: after a call,
-    /// the return address is all there is on the stack.
-    fn is_part(self, entry: usize, start: u64) -> bool {
+    /// Whether the range of an entry is not entered by a call: the frame is
+    /// already set up there.
+    fn is_part(&self, entry: usize, start: u64) -> bool {
         let (section, bases) = (self.section(), self.bases());
         let Ok(fde) =
             section.fde_from_offset(&bases, EhFrameOffset(entry), EhFrame::cie_from_offset)
@@ -111,8 +115,7 @@ impl<'e> Table<'e> {
         };
         let mut context = UnwindContext::new();
         let row = fde.unwind_info_for_address(&section, &bases, &mut context, start);
-        let called = CfaRule::RegisterAndOffset { register: X86_64::RSP, offset: 8 };
-        row.is_ok_and(|row| *row.cfa() != called)
+        row.is_ok_and(|row| Some(row.cfa()) != self.called.as_ref())
     }
 }
 

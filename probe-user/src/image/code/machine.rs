@@ -31,6 +31,17 @@ pub enum Flags {
         /// Its bytes.
         width: u8,
     },
+    /// Each of them is known.
+    Exactly {
+        /// The sign.
+        negative: bool,
+        /// Zero.
+        zero: bool,
+        /// A borrow: the unsigned difference is below zero.
+        below: bool,
+        /// The signed difference does not fit.
+        overflow: bool,
+    },
     /// The value itself; carry and overflow are not known.
     Arithmetic {
         /// The value.
@@ -187,6 +198,15 @@ impl Machine {
             Flags::Logic { value, width } => {
                 self.compare(condition, value, &Value::Constant(0), *width)
             }
+            Flags::Exactly { negative, zero, below, overflow } => match condition {
+                Condition::Equal => Some(*zero),
+                Condition::Negative => Some(*negative),
+                Condition::Below => Some(*below),
+                Condition::BelowOrEqual => Some(*below || *zero),
+                Condition::Less => Some(negative != overflow),
+                Condition::LessOrEqual => Some(*zero || negative != overflow),
+                Condition::Other => None,
+            },
             Flags::Arithmetic { value, width } => match condition {
                 Condition::Equal | Condition::Negative => {
                     self.compare(condition, value, &Value::Constant(0), *width)
@@ -194,6 +214,12 @@ impl Machine {
                 _ => None,
             },
         }
+    }
+
+    /// Whether the low `width` bytes of a value are zero; `None` if that is not known.
+    #[must_use]
+    pub fn is_zero(&self, value: &Value, width: u8) -> Option<bool> {
+        self.compare(Condition::Equal, value, &Value::Constant(0), width)
     }
 
     fn compare(

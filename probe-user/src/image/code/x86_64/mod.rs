@@ -29,6 +29,8 @@ static CONVENTION: Convention = Convention {
     result: RAX,
     stack_pointer: RSP,
     caller_saved: &[0, 1, 2, 6, 7, 8, 9, 10, 11],
+    // The return address is all there is on the stack.
+    frame_at_entry: (7, 8),
 };
 
 /// Names of the general registers, by number.
@@ -90,11 +92,11 @@ impl Processor for X86_64 {
         tables::targets(source, instructions)
     }
 
-    fn may_change(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
+    fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
         Some(scan::changes(code, distances).into_iter().map(|o| at.wrapping_add(o)).collect())
     }
 
-    fn may_jump(
+    fn possible_jumps(
         &self,
         source: &dyn CodeSource,
         code: &[u8],

@@ -1,0 +1,181 @@
+//! The neutral facts of an A64 instruction.
+
+use super::{
+    CONVENTION,
+    decode::decode,
+    operation::{Bitwise, Data, General, LR, Operation, Place, Shift, Source},
+};
+use crate::image::code::instruction::{Control, Effect, Instruction, Through};
+
+/// Bytes of an instruction.
+pub(super) const LENGTH: u8 = 4;
+
+/// The operation at the start of a piece of code.
+pub(super) fn operation(code: &[u8], at: u64) -> Option<Operation> {
+    if at % u64::from(LENGTH) != 0 {
+        return None;
+    }
+    let word = code.first_chunk::<4>()?;
+    decode(u32::from_le_bytes(*word), at)
+}
+
+/// The instructions of a piece of code.
+pub(super) struct Instructions<'c> {
+    code: &'c [u8],
+    at: u64,
+}
+
+impl<'c> Instructions<'c> {
+    pub(super) fn new(code: &'c [u8], at: u64) -> Self {
+        Self { code, at }
+    }
+}
+
+impl Iterator for Instructions<'_> {
+    type Item = Option<Instruction>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.code.is_empty() {
+            return None;
+        }
+        let (code, at) = (self.code, self.at);
+        let decoded = operation(code, at);
+        self.code = if decoded.is_some() { code.get(4..).unwrap_or_default() } else { &[] };
+        self.at = at.wrapping_add(u64::from(LENGTH));
+        Some(decoded.map(|operation| instruction(&operation, at)))
+    }
+}
+
+/// The facts of an operation at an address.
+pub(super) fn instruction(operation: &Operation, at: u64) -> Instruction {
+    Instruction {
+        address: at,
+        length: LENGTH,
+        control: control(operation),
+        assigns: assigned(operation),
+        effect: effect(operation),
+        emulated: is_emulated(operation),
+    }
+}
+
+fn control(operation: &Operation) -> Control {
+    match *operation {
+        Operation::Jump(target) => Control::Jump(target),
+        Operation::JumpIf(_, target)
+        | Operation::JumpIfZero { target, .. }
+        | Operation::JumpIfClear { target, .. } => Control::Branch(target),
+        Operation::Call(target) => Control::Call(target),
+        Operation::CallRegister(_) => Control::CallThrough(None),
+        Operation::JumpRegister(register) => {
+            Control::JumpThrough(register.map_or(Through::Other, Through::Register))
+        }
+        Operation::Return(Some(LR)) => Control::Return,
+        Operation::Return(register) => {
+            Control::JumpThrough(register.map_or(Through::Other, Through::Register))
+        }
+        Operation::Trap => Control::Stop,
+        _ => Control::Next,
+    }
+}
+
+fn bit(register: General) -> u32 {
+    register.map_or(0, |number| 1 << number)
+}
+
+/// The registers that an operation assigns, wholly or in part.
+fn assigned(operation: &Operation) -> u32 {
+    let updated = |place: &Place| if place.update.is_some() { 1 << place.base } else { 0 };
+    match operation {
+        Operation::Address { to, .. }
+        | Operation::Set { to, .. }
+        | Operation::Keep { to, .. }
+        | Operation::Add { to, .. }
+        | Operation::Bits { to, .. }
+        | Operation::Move { to, .. }
+        | Operation::Extract { to, .. }
+        | Operation::Select { to, .. }
+        | Operation::Multiply { to, .. }
+        | Operation::Compute { to, .. }
+        | Operation::LoadFixed { to, .. }
+        | Operation::LoadExclusive { to, .. }
+        | Operation::Atomic { to, .. }
+        | Operation::CompareAndSwap { expected: to, .. } => bit(*to),
+        Operation::StoreExclusive { status, .. } => bit(*status),
+        Operation::Load { data, place, .. } => {
+            updated(place)
+                | match data {
+                    Data::One(one) => bit(*one),
+                    Data::Two(one, two) => bit(*one) | bit(*two),
+                    Data::Vectors(_) => 0,
+                }
+        }
+        Operation::Store { place, .. } => updated(place),
+        Operation::Call(_) | Operation::CallRegister(_) => {
+            CONVENTION.caller_saved.iter().fold(0, |bits, register| bits | 1 << register)
+        }
+        Operation::Other { writes, .. } => *writes,
+        Operation::System => 1,
+        Operation::Nothing
+        | Operation::CompareIf { .. }
+        | Operation::Jump(_)
+        | Operation::JumpIf(..)
+        | Operation::JumpIfZero { .. }
+        | Operation::JumpIfClear { .. }
+        | Operation::JumpRegister(_)
+        | Operation::Return(_)
+        | Operation::Trap => 0,
+    }
+}
+
+fn effect(operation: &Operation) -> Effect {
+    match *operation {
+        Operation::Bits {
+            to: Some(to),
+            left: None,
+            right: Source::Shifted { register: Some(from), shift: Shift::Left, amount: 0 },
+            kind: Bitwise::Or,
+            invert: false,
+            width: 8,
+            ..
+        } => Effect::Copy { to, from },
+        // `mov` to and from the stack pointer.
+        Operation::Add {
+            to: Some(to),
+            left: Some(from),
+            right: Source::Constant(0),
+            flags: false,
+            width: 8,
+            ..
+        } => Effect::Copy { to, from },
+        Operation::Load { data: Data::One(Some(to)), place, width, signed: None }
+            if place.index.is_none() && place.update.is_none() =>
+        {
+            Effect::Load { to, base: Some(place.base), displacement: place.offset, width }
+        }
+        Operation::LoadFixed { to: Some(to), address, width, signed: false } => {
+            Effect::Load { to, base: None, displacement: address as i64, width }
+        }
+        Operation::Address { to: Some(to), target } => Effect::Address { to, target },
+        _ => Effect::Other,
+    }
+}
+
+/// Whether the kernel simulates the instruction under a uprobe, in place of
+/// executing it out of line: direct branches and calls, those through a
+/// register, `adr` and `adrp` (arch/arm64/kernel/probes/decode-insn.c,
+/// `arm_probe_decode_insn`). Loads of constants behind the code are refused by
+/// newer kernels, and `nop` is simulated by newer ones only.
+fn is_emulated(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Jump(_)
+            | Operation::JumpIf(..)
+            | Operation::JumpIfZero { .. }
+            | Operation::JumpIfClear { .. }
+            | Operation::Call(_)
+            | Operation::CallRegister(_)
+            | Operation::JumpRegister(_)
+            | Operation::Return(_)
+            | Operation::Address { .. }
+    )
+}
