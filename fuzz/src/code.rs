@@ -4,7 +4,7 @@ use std::{collections::HashSet, hint::black_box};
 
 use crate::image::code::{
     CodeSource,
-    explore::{self, DEFAULT_BOUNDS},
+    explore::{self, Bounds, DEFAULT_BOUNDS},
     flow::Function,
     processor::Processor,
     value::{Base, Field, Value},
@@ -16,6 +16,10 @@ const BASE: u64 = 0x1000;
 /// Cells that the dynamic linker fills in, as a GOT's are: near enough for the
 /// short displacements that mutations make.
 const IMPORTS: std::ops::Range<u64> = 0x2000..0x2100;
+
+/// What most inputs may cost: loops and forks say no more after a while. One in
+/// eight goes on for as long as a library's code may.
+const BRIEF: Bounds = Bounds { steps: 256, paths: 12, depth: DEFAULT_BOUNDS.depth };
 
 /// Bytes that are code and constants at once, so that tables can be among them.
 struct Bytes<'b>(&'static dyn Processor, &'b [u8]);
@@ -64,7 +68,9 @@ pub fn ask(processor: &'static dyn Processor, bytes: &[u8]) {
 fn follow(source: &Bytes<'_>, arguments: &[Value]) {
     let mut machine = explore::called_with(source.0.convention(), arguments);
     machine.non_null.push(Field { base: Base::Argument(0), offset: 8, width: 8 });
-    match explore::explore(source, BASE, machine, DEFAULT_BOUNDS) {
+    let at_length = source.1.last().is_some_and(|last| last % 8 == 0);
+    let bounds = if at_length { DEFAULT_BOUNDS } else { BRIEF };
+    match explore::explore(source, BASE, machine, bounds) {
         // As a gap or the evidence would show them.
         Ok(answers) => answers.iter().for_each(|answer| {
             black_box(answer.value.to_string());

@@ -1,5 +1,6 @@
 //! Everything that a developer does with this repository, one verb each.
 
+mod bench;
 mod build;
 mod demo;
 mod fuzz;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Measure how long it takes to learn a library.
+    Bench,
     /// Build everything in release mode; the agent is then target/release/sslsess.
     Build,
     /// Build everything, start a small TLS workload on loopback, and watch it live.
@@ -45,7 +48,7 @@ enum Verb {
     },
     /// Give arbitrary bytes to the ELF reader and to the interpreters (needs a nightly compiler).
     Fuzz {
-        /// Only this target: elf or x86_64.
+        /// Only this target: elf, x86_64 or aarch64.
         target: Option<String>,
         /// Inputs per target.
         #[arg(long, default_value_t = 10_000_000)]
@@ -55,6 +58,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Bench => bench::run(),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
         Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),

@@ -33,9 +33,10 @@ struct Target {
     seeds: fn() -> Vec<(&'static str, Vec<u8>)>,
 }
 
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 3] = [
     Target { name: "elf", longest: 2048, seeds: seeds::elf },
     Target { name: "x86_64", longest: 256, seeds: seeds::x86_64 },
+    Target { name: "aarch64", longest: 256, seeds: seeds::aarch64 },
 ];
 
 /// Runs a target, or all of them one after the other.

@@ -53,6 +53,52 @@ pub(crate) fn x86_64() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// The same for aarch64.
+pub(crate) fn aarch64() -> Vec<(&'static str, Vec<u8>)> {
+    let code = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    vec![
+        (
+            "table",
+            code(&[
+                0x7100_083f, // cmp w1, #2
+                0x5400_0108, // b.hi 1f
+                0x1000_0122, // adr x2, T
+                0x3861_4843, // ldrb w3, [x2, w1, uxtw]
+                0x1000_0064, // adr x4, 0f
+                0x8b23_8884, // add x4, x4, w3, sxtb #2
+                0xd61f_0080, // br x4
+                0xb980_7800, // 0: ldrsw x0, [x0, #0x78]
+                0xd65f_03c0, // ret
+                0x5280_0000, // 1: mov w0, #0
+                0xd65f_03c0, // ret
+                0x0001_0200, // T
+            ]),
+        ),
+        (
+            "counts",
+            code(&[
+                0xa9be_7bfd, // stp x29, x30, [sp, #-32]!
+                0x9100_03fd, // mov x29, sp
+                0xf900_0be0, // str x0, [sp, #16]
+                0x9102_9001, // add x1, x0, #0xa4
+                0x885f_7c22, // 0: ldxr w2, [x1]
+                0x1100_0442, // add w2, w2, #1
+                0x8803_7c22, // stxr w3, w2, [x1]
+                0x35ff_ffa3, // cbnz w3, 0b
+                0xb820_0022, // ldadd w0, w2, [x1]
+                0xf940_0be0, // ldr x0, [sp, #16]
+                0xf940_1800, // ldr x0, [x0, #0x30]
+                0x97ff_fff5, // bl itself
+                0xb400_0060, // cbz x0, 1f
+                0x3707_ff40, // tbnz w0, #0, back
+                0xfa40_0804, // ccmp x0, #0, #4, eq
+                0xa8c2_7bfd, // 1: ldp x29, x30, [sp], #32
+                0xd65f_03c0, // ret
+            ]),
+        ),
+    ]
+}
+
 /// Libraries of one function, one import, one pointer.
 pub(crate) fn elf() -> Vec<(&'static str, Vec<u8>)> {
     // EM_X86_64 and EM_AARCH64.

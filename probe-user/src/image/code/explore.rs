@@ -183,12 +183,12 @@ impl Explorer<'_> {
                 depth: self.depth - 1,
             };
             let granted = callee.steps;
-            let answers = callee.function(*entry, machine.clone());
+            let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
-            if let Ok([answer]) = answers.as_deref() {
+            if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
-                *machine = answer.machine.clone();
+                *machine = answer.machine;
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }

@@ -159,3 +159,121 @@ impl Tables<'_> {
             .any(|target| (self.is_hit)(target))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::image::{
+        Elf,
+        code::{
+            flow,
+            instruction::{Control, Effect, Instruction},
+        },
+        unwind::FunctionRanges,
+    };
+
+    /// What decoding finds in the whole of this program, its bytes tell too.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn nothing_that_decoding_finds_is_missed() {
+        let elf = Elf::open(Path::new("/proc/self/exe")).expect("this program can be read");
+        let ranges = FunctionRanges::read(&elf);
+        let into: Vec<Range<u64>> = ranges.iter().step_by(53).cloned().collect();
+        let distances = 0x40..0x80;
+        let (mut jumped, mut changed) = (Vec::new(), Vec::new());
+        for (address, code) in elf.executable() {
+            jumped.extend(jumps(&elf, code, address, &into));
+            changed.extend(changes(code, &distances).into_iter().map(|at| address + at));
+        }
+        jumped.sort_unstable();
+        changed.sort_unstable();
+        let is_in = |found: &[u64], instruction: &Instruction| {
+            let first = found.partition_point(|at| *at < instruction.address);
+            found.get(first).is_some_and(|at| *at < instruction.end())
+        };
+        let leads_there = |target: u64| crate::image::jumps::containing(&into, target).is_some();
+        let (mut seen_jumps, mut seen_tables, mut seen_changes) = (0, 0, 0);
+        for range in ranges.iter() {
+            let Ok(instructions) = flow::decode(&elf, range) else { continue };
+            for instruction in &instructions {
+                let jump = instruction.jump_target().filter(|target| !range.contains(target));
+                if jump.is_some_and(leads_there) {
+                    seen_jumps += 1;
+                    assert!(is_in(&jumped, instruction), "{instruction:x?}");
+                }
+                let change = matches!(instruction.effect, Effect::Change { displacement, .. }
+                    if distances.contains(&displacement));
+                if change {
+                    seen_changes += 1;
+                    assert!(is_in(&changed, instruction), "{instruction:x?}");
+                }
+            }
+            if !instructions.iter().any(|i| matches!(i.control, Control::JumpThrough(_))) {
+                continue;
+            }
+            let targets = super::super::tables::targets(&elf, &instructions);
+            if targets.into_iter().any(|t| !range.contains(&t) && leads_there(t)) {
+                seen_tables += 1;
+                let first = jumped.partition_point(|at| *at < range.start);
+                assert!(jumped.get(first).is_some_and(|at| *at < range.end), "{range:x?}");
+            }
+        }
+        assert!(
+            seen_jumps > 0 && seen_tables > 0 && seen_changes > 0,
+            "{seen_jumps} jumps, {seen_tables} tables, {seen_changes} changes"
+        );
+    }
+
+    #[test]
+    fn jumps_and_tables_are_found_by_their_bytes() {
+        struct Bytes(&'static [u8]);
+        impl CodeSource for Bytes {
+            fn processor(&self) -> &'static dyn crate::image::code::processor::Processor {
+                &super::super::X86_64
+            }
+            fn code(&self, address: u64) -> Option<&[u8]> {
+                self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+            }
+            fn constant(&self, address: u64, width: usize) -> Option<u64> {
+                let bytes = self.code(address)?.get(..width)?;
+                Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+            }
+            fn import_at(&self, _: u64) -> Option<&str> {
+                None
+            }
+        }
+        // 1000: jmp 1020 / 1005: jne 1020 / 100b: lea 1018(%rip),%rdx / 1012: jmp *%rax /
+        // 1018: the table: 1022 / 101e: jmp 1020 / 1020: ret / 1022: ret
+        let code: &[u8] = &[
+            0xe9, 0x1b, 0, 0, 0, 0x0f, 0x85, 0x15, 0, 0, 0, 0x48, 0x8d, 0x15, 0x06, 0, 0, 0, 0xff,
+            0xe0, 0x90, 0x90, 0x90, 0x90, 0x0a, 0, 0, 0, 0x90, 0x90, 0xeb, 0x00, 0xc3, 0x90, 0xc3,
+        ];
+        let into = [0x1020..0x1023];
+        let mut found = jumps(&Bytes(code), code, 0x1000, &into);
+        found.sort_unstable();
+        assert_eq!(found, [0x1000, 0x1005, 0x100c, 0x101e]);
+        assert!(jumps(&Bytes(code), code, 0x1000, &[0x1030..0x1040]).is_empty());
+    }
+
+    #[test]
+    fn changes_are_found_by_their_bytes() {
+        let forms: [&[u8]; 5] = [
+            // lock addl $1,0x8c(%rax)
+            &[0xf0, 0x83, 0x80, 0x8c, 0, 0, 0, 1],
+            // lock incl 0x90(%r14)
+            &[0xf0, 0x41, 0xff, 0x86, 0x90, 0, 0, 0],
+            // subl $1,0x78(%r12)
+            &[0x41, 0x83, 0x6c, 0x24, 0x78, 1],
+            // addl $1,0x7c(%rdi), with an immediate of four bytes
+            &[0x81, 0x47, 0x7c, 1, 0, 0, 0],
+            // decl 0x84(%rcx)
+            &[0xff, 0x89, 0x84, 0, 0, 0],
+        ];
+        for form in forms {
+            assert_eq!(changes(form, &(0x78..0xa4)).len(), 1, "{form:x?}");
+            assert!(changes(form, &(0xa4..0xa8)).is_empty(), "{form:x?}");
+        }
+    }
+}
