@@ -121,8 +121,8 @@ impl Probe {
             function: point.function.clone(),
             offset: point.file_offset,
             instruction: point.instruction.clone(),
-            // The plan takes no other: one that is single-stepped costs 20 times as much.
-            class: "emulated",
+            // One that is single-stepped costs 20 times as much.
+            class: if point.emulated { "emulated" } else { "stepped" },
             context: match point.argument.dereference {
                 None => format!("%{register}"),
                 Some(offset) => format!("{offset:#x}(%{register})"),
@@ -160,8 +160,13 @@ impl fmt::Display for Explanation {
             let what = probe.counter.unwrap_or("");
             writeln!(
                 f,
-                "  {:<9} {what:<20} {:#08x}  {:<28} {:<24} context in {}",
-                probe.kind, probe.offset, probe.instruction, probe.function, probe.context
+                "  {:<9} {what:<20} {:#08x}  {:<28} {:<24} context in {}{}",
+                probe.kind,
+                probe.offset,
+                probe.instruction,
+                probe.function,
+                probe.context,
+                if probe.class == "stepped" { ", stepped" } else { "" }
             )?;
         }
         if self.gaps.is_empty() {

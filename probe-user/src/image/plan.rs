@@ -1,6 +1,7 @@
 //! Where probes stand: behind the increments, or at function entries, and where
-//! a context dies. Each on an instruction that the kernel emulates, at a
-//! boundary that decoding from the function's start proves.
+//! a context dies. Each on an instruction that the kernel emulates (on aarch64,
+//! where none is near, on one that it executes out of line), at a boundary that
+//! decoding from the function's start proves.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -97,8 +98,10 @@ pub struct ProbePoint {
     pub address: u64,
     /// Offset in the file: what the kernel is told.
     pub file_offset: u64,
-    /// The instruction under the probe; the kernel emulates it.
+    /// The instruction under the probe.
     pub instruction: String,
+    /// Whether the kernel emulates it, in place of executing it out of line.
+    pub emulated: bool,
     /// Where the context is at that moment.
     pub argument: Argument,
     /// What to do.
@@ -274,37 +277,14 @@ impl Planner<'_> {
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
         let context = ContextValue::at_increment(function, site, layout, agree);
-        let mut at = increment.end();
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or("the path leaves the function")?;
-            if instruction.emulated {
-                if let Some(argument) = context.available(function, site.address, at) {
-                    return point(
-                        elf,
-                        ProbeKind::Increment(site.counter),
-                        name,
-                        &instruction,
-                        argument,
-                        Action::Mirror,
-                    );
-                }
-                at = match instruction.control {
-                    Control::Jump(target) => target,
-                    Control::Branch(_) => {
-                        return Err("the context is in no register when the path forks");
-                    }
-                    Control::Return | Control::JumpThrough(_) | Control::Stop => {
-                        return Err("the function ends first");
-                    }
-                    Control::Next | Control::Call(_) | Control::CallThrough(_) => instruction.end(),
-                };
-            } else if matches!(instruction.control, Control::Next | Control::CallThrough(_)) {
-                at = instruction.end();
-            } else {
-                return Err("the function ends first");
-            }
-        }
-        Err("too far away")
+        let argument = |at| context.available(function, site.address, at);
+        let found = first_emulated(function, increment.end(), argument);
+        let (instruction, argument) = match found {
+            Ok(found) => found,
+            Err(why) => first_stepped(elf, function, increment.end(), argument).ok_or(why)?,
+        };
+        let kind = ProbeKind::Increment(site.counter);
+        point(elf, kind, name, &instruction, argument, Action::Mirror)
     }
 
     /// Probes at the entries of functions that are given contexts.
@@ -366,7 +346,7 @@ impl Planner<'_> {
     }
 
     /// The first emulated instruction on the way in, at which the argument is
-    /// still in its register.
+    /// still in its register, or in one that it was copied to.
     fn at_entry(
         &mut self,
         name: &str,
@@ -380,29 +360,19 @@ impl Planner<'_> {
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
         let function =
             self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let mut at = symbol.address;
-        let mut holders = vec![Holder { register: argument.register, from: Origin::Entry }];
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
-            if instruction.emulated {
-                let holder = holders.iter().find(|holder| holder.holds_at(function, at));
-                if let Some(Holder { register, .. }) = holder {
-                    let argument = Argument { register: *register, ..argument };
-                    return point(elf, kind, name.to_owned(), &instruction, argument, action)
-                        .map_err(refused);
-                }
-            }
-            if instruction.control != Control::Next {
-                return Err(refused("the path leaves the function"));
-            }
-            if let Effect::Copy { to, from } = instruction.effect
-                && holders.iter().any(|h| h.register == from && h.holds_at(function, at))
-            {
-                holders.push(Holder { register: to, from: Origin::Assignment(at) });
-            }
-            at = instruction.end();
-        }
-        Err(refused("too far away"))
+        let path = straight(function, symbol.address);
+        let holders = holders(function, &path, argument.register);
+        let argument_at = |at| {
+            let holder = holders.iter().find(|holder| holder.holds_at(function, at))?;
+            Some(Argument { register: holder.register, ..argument })
+        };
+        let emulated = path.iter().filter(|instruction| instruction.emulated);
+        let stepped = path.iter().filter(|instruction| may_be_stepped(elf, instruction));
+        let (instruction, argument) = emulated
+            .chain(stepped)
+            .find_map(|instruction| Some((instruction, argument_at(instruction.address)?)))
+            .ok_or_else(|| refused("the argument is in no register any more"))?;
+        point(elf, kind, name.to_owned(), instruction, argument, action).map_err(refused)
     }
 
     fn function(&mut self, start: u64) -> Option<&Function> {
@@ -421,6 +391,80 @@ impl Planner<'_> {
     fn name(&self, start: u64) -> String {
         self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
     }
+}
+
+/// The first emulated instruction on the way from a place at which the context
+/// can be had, and how.
+fn first_emulated(
+    function: &Function,
+    mut at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Result<(Instruction, Argument), &'static str> {
+    for _ in 0..REACH {
+        let instruction = *function.at(at).ok_or("the path leaves the function")?;
+        if instruction.emulated
+            && let Some(argument) = argument(at)
+        {
+            return Ok((instruction, argument));
+        }
+        at = match instruction.control {
+            Control::Next | Control::CallThrough(_) => instruction.end(),
+            Control::Call(_) if instruction.emulated => instruction.end(),
+            Control::Jump(target) if instruction.emulated => target,
+            Control::Branch(_) if instruction.emulated => {
+                return Err("the context is in no register when the path forks");
+            }
+            _ => return Err("the function ends first"),
+        };
+    }
+    Err("too far away")
+}
+
+/// The first instruction on the way from a place that may be executed out of
+/// line, and at which the context can be had.
+fn first_stepped(
+    elf: &Elf,
+    function: &Function,
+    at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Option<(Instruction, Argument)> {
+    straight(function, at)
+        .into_iter()
+        .filter(|instruction| may_be_stepped(elf, instruction))
+        .find_map(|instruction| Some((instruction, argument(instruction.address)?)))
+}
+
+fn may_be_stepped(elf: &Elf, instruction: &Instruction) -> bool {
+    let at = instruction.address;
+    elf.code(at).is_some_and(|code| elf.processor().may_be_stepped(code, at))
+}
+
+/// The instructions from a place to the first that may go elsewhere.
+fn straight(function: &Function, mut at: u64) -> Vec<Instruction> {
+    let mut path = Vec::new();
+    while let Some(instruction) = function.at(at).filter(|_| path.len() < REACH) {
+        path.push(*instruction);
+        if instruction.control != Control::Next {
+            break;
+        }
+        at = instruction.end();
+    }
+    path
+}
+
+/// The registers that hold an argument somewhere on the way into a function.
+fn holders(function: &Function, path: &[Instruction], argument: usize) -> Vec<Holder> {
+    let mut holders = vec![Holder { register: argument, from: Origin::Entry }];
+    for instruction in path {
+        if let Effect::Copy { to, from } = instruction.effect
+            && holders
+                .iter()
+                .any(|h| h.register == from && h.holds_at(function, instruction.address))
+        {
+            holders.push(Holder { register: to, from: Origin::Assignment(instruction.address) });
+        }
+    }
+    holders
 }
 
 /// A register that holds an argument of a function.
@@ -448,6 +492,7 @@ fn point(
     let address = instruction.address;
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
     let code = elf.code(address).unwrap_or_default();
+    let emulated = instruction.emulated;
     let instruction = elf.processor().text(code, address);
-    Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
+    Ok(ProbePoint { kind, function, address, file_offset, instruction, emulated, argument, action })
 }

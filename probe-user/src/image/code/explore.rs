@@ -1,6 +1,6 @@
 //! Follows a function along all its paths, to what it returns.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 pub use super::processor::Stopped;
 use super::{
@@ -97,8 +97,8 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    Explorer { source, steps: bounds.steps, paths: bounds.paths, depth: bounds.depth }
-        .function(entry, machine)
+    let Bounds { steps, paths, depth } = bounds;
+    Explorer { source, steps, paths, depth, opaque: BTreeSet::new() }.function(entry, machine)
 }
 
 struct Explorer<'s> {
@@ -106,6 +106,9 @@ struct Explorer<'s> {
     steps: usize,
     paths: usize,
     depth: usize,
+    /// Called functions that were not followed to one answer: to try again on
+    /// every path that calls them would only cost steps.
+    opaque: BTreeSet<u64>,
 }
 
 impl Explorer<'_> {
@@ -175,23 +178,27 @@ impl Explorer<'_> {
         let convention = self.source.processor().convention();
         if let Value::Constant(entry) = target
             && self.depth > 0
+            && !self.opaque.contains(entry)
         {
             let mut callee = Explorer {
                 source: self.source,
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
+                opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
             let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
+            self.opaque = callee.opaque;
             if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine;
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
+            self.opaque.insert(*entry);
         }
         call_opaque(convention, machine, target);
     }

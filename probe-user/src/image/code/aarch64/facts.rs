@@ -179,3 +179,22 @@ fn is_emulated(operation: &Operation) -> bool {
             | Operation::Address { .. }
     )
 }
+
+/// Whether the kernel executes the instruction out of line under a uprobe
+/// (`aarch64_insn_is_steppable`, same file), and every kernel does: plain
+/// arithmetic, loads and stores. Hints, system registers, exclusive accesses and
+/// loads of constants behind the code are left out.
+pub(super) fn may_be_stepped(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Set { .. }
+            | Operation::Keep { .. }
+            | Operation::Add { .. }
+            | Operation::Bits { .. }
+            | Operation::Move { .. }
+            | Operation::Select { .. }
+            | Operation::CompareIf { .. }
+            | Operation::Load { data: Data::One(_) | Data::Two(..), .. }
+            | Operation::Store { data: Data::One(_) | Data::Two(..), .. }
+    )
+}

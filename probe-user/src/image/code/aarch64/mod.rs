@@ -114,6 +114,10 @@ impl Processor for Aarch64 {
         changes::change(source, function, at)
     }
 
+    fn may_be_stepped(&self, code: &[u8], at: u64) -> bool {
+        facts::operation(code, at).is_some_and(|operation| facts::may_be_stepped(&operation))
+    }
+
     fn table_targets(
         &self,
         source: &dyn CodeSource,
