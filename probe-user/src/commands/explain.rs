@@ -35,7 +35,8 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let elf = Elf::open(file)?;
     anyhow::ensure!(
         Image::is_openssl(&elf),
-        "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl: it is no libssl of OpenSSL",
+        "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl, or SSL_CTX_sess_number \
+         and its like: it is no libssl of OpenSSL or a relative",
         file.display()
     );
     let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();

@@ -8,7 +8,9 @@ use std::{
     ops::Range,
 };
 
-use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
+use probe_common::{
+    Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
+};
 
 use super::{
     calls,
@@ -154,24 +156,39 @@ impl ProbePlan {
     }
 }
 
-/// The offsets that the kernel half needs; `None` without a block of counters.
+/// The offsets that the kernel half needs; `None` if nothing would be read there.
 #[must_use]
 pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
+    let kept = layout.kept()?;
+    if kept.is_empty() && (layout.sessions.is_none() || layout.num_items.is_none()) {
+        return None;
+    }
+    let mut order = [NO_COUNTER; 11];
+    for (place, counter) in order.iter_mut().zip(&kept) {
+        *place = *counter as u8;
+    }
+    let first = kept.first().and_then(|counter| layout.counters[*counter as usize]);
     Some(BlockLayout {
-        counters: layout.block()?,
+        counters: first.unwrap_or(NO_FIELD),
         references: layout.references.unwrap_or(NO_FIELD),
         sessions: layout.sessions.unwrap_or(NO_FIELD),
         num_items: layout.num_items.unwrap_or(NO_FIELD),
+        order,
+        count: kept.len() as u8,
     })
 }
 
 /// Plans the probes of a library whose layout is known.
 #[must_use]
 pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
-    let Some(block) = layout.block() else { return ProbePlan::default() };
+    if block_layout(layout).is_none() {
+        return ProbePlan::default();
+    }
+    let block = layout.block();
     let ranges = FunctionRanges::read(elf);
     let mut jumps = Jumps::new(elf, &ranges);
-    let found = increments::find(elf, &ranges, &mut jumps, block);
+    let found =
+        block.map_or_else(Vec::new, |block| increments::find(elf, &ranges, &mut jumps, block));
     let mut planner = Planner {
         elf,
         layout,
@@ -181,7 +198,8 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
         plan: ProbePlan::default(),
     };
     planner.look_for_jumps(&found);
-    let complete = choice == PlanChoice::Auto && planner.increments(&found);
+    // Where increments are known to stand: in OpenSSL, with all eleven counters.
+    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&found);
     if !complete {
         planner.entries();
     }
