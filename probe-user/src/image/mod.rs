@@ -8,6 +8,7 @@ pub mod elf;
 pub mod family;
 pub mod gap;
 pub mod increments;
+pub mod jumps;
 pub mod layout;
 pub mod plan;
 mod proof;
@@ -15,6 +16,7 @@ mod references;
 pub mod settings;
 #[cfg(test)]
 mod specimen;
+mod symbols;
 pub mod unwind;
 pub mod version;
 pub mod witness;

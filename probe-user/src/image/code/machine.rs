@@ -209,6 +209,12 @@ impl Machine {
         }
     }
 
+    /// How many places of memory are known to hold something.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.cells.len()
+    }
+
     /// Forgets what a called function may have changed.
     pub fn forget_memory(&mut self) {
         self.cells.retain(|cell| cell.base == Base::Stack);
@@ -216,8 +222,7 @@ impl Machine {
 
     /// Makes a register hold what an opaque call returned.
     pub fn set_call_result(&mut self, register: usize, function: String, argument: Value) {
-        let base = Base::Result(Rc::new(CallResult { function, argument }));
-        self.set_register(register, Value::Pointer { base, offset: 0 });
+        self.set_register(register, Value::of_call(CallResult { function, argument }));
     }
 
     /// Whether a condition holds; `None` if that is not known.
