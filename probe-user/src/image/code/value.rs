@@ -128,7 +128,7 @@ impl Value {
     fn depth(&self) -> usize {
         match self {
             Self::Pointer { base, .. } => base.depth(),
-            Self::Narrow { field, .. } => 1 + field.base.depth(),
+            Self::Narrow { field, .. } | Self::Quotient { field, .. } => 1 + field.base.depth(),
             Self::Constant(_) | Self::Low { .. } | Self::Unknown => 0,
         }
     }
