@@ -4,10 +4,12 @@ pub mod groups;
 pub mod invariants;
 pub mod reconstruct;
 pub mod registry;
+pub mod settings;
 pub mod widen;
 
 pub use self::{
     invariants::Contradiction,
     reconstruct::{Observation, Source},
     registry::{Context, Registry, State},
+    settings::Settings,
 };

@@ -18,6 +18,7 @@ use super::{
     elf::Elf,
     gap::{FieldGap, Gap},
     increments,
+    jumps::Jumps,
     layout::{Companion, Evidence, LearntLayout},
     unwind::FunctionRanges,
 };
@@ -185,10 +186,12 @@ impl Court<'_, '_> {
     fn incremented(&self, start: i64) -> Witness {
         let place = "the instructions that change counters";
         let Ok(block) = u32::try_from(start) else { return Witness::new(place, Vec::new()) };
-        let sweep = increments::sweep(self.elf, &FunctionRanges::read(self.elf), Some(block));
+        let functions = FunctionRanges::read(self.elf);
+        let mut jumps = Jumps::new(self.elf, &functions);
+        let sites = increments::find(self.elf, &functions, &mut jumps, block);
         let mut missing = 0;
         for counter in COUNTERS {
-            let found = sweep.increments.iter().filter(|site| site.counter == counter).count();
+            let found = sites.iter().filter(|site| site.counter == counter).count();
             let expected = increments::in_the_sources(counter);
             if found > expected {
                 return Witness::new(place, Vec::new());

@@ -1,13 +1,16 @@
 //! Follows a function along all its paths, to what it returns.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
     machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
-    value::{Base, Value},
+    value::{Base, Field, Value},
 };
 
 /// How much work one question may cost.
@@ -29,6 +32,18 @@ pub const DEFAULT_BOUNDS: Bounds = Bounds { steps: 4096, paths: 128, depth: 3 };
 const CALLEE_STEPS: usize = 256;
 const CALLEE_PATHS: usize = 8;
 
+/// How often one path may jump back, to a lower address: where it does so more
+/// often, it goes round in a loop.
+const MAX_BACKWARD: usize = 64;
+
+/// Places of memory that one path may write: the frame of an accessor at -O0
+/// has two dozen. Every store and load looks at all of them.
+const MAX_WRITTEN: usize = 256;
+
+/// Characters of the expression by which a called function is named that has
+/// no name.
+const MAX_NAME: usize = 128;
+
 /// How one path through a function ended.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -38,6 +53,8 @@ pub struct Answer {
     pub increments: Vec<Increment>,
     /// What it called on the way, followed or not.
     pub calls: Vec<Call>,
+    /// What it wrote to memory that is not the stack's.
+    pub stores: Vec<(Field, Value)>,
     /// The state at its end.
     machine: Machine,
 }
@@ -139,12 +156,15 @@ struct Explorer<'s> {
     depth: usize,
     /// What was met on the way, also on paths that could not be followed to their ends.
     seen: Trace,
+    /// Called functions that were not followed to one answer: to try again on
+    /// every path that calls them would only cost steps.
+    opaque: BTreeSet<u64>,
 }
 
 impl<'s> Explorer<'s> {
     fn new(source: &'s dyn CodeSource, bounds: Bounds) -> Self {
         let Bounds { steps, paths, depth } = bounds;
-        Self { source, steps, paths, depth, seen: Trace::default() }
+        Self { source, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
     }
 }
 
@@ -170,16 +190,24 @@ impl Explorer<'_> {
     ) -> Result<Option<Answer>, Stopped> {
         let processor = self.source.processor();
         let convention = processor.convention();
+        let mut backward: usize = 0;
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let known = machine.increments.len();
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
             self.seen.changes.extend(machine.increments.iter().skip(known).cloned());
-            at = match next {
+            if machine.written() > MAX_WRITTEN {
+                return Err(stopped("it writes more memory than is followed"));
+            }
+            let next = match next {
                 Next::Fall | Next::Branch(Some(false), _) => behind,
                 Next::Branch(Some(true), target) => target,
                 Next::Branch(None, target) => {
+                    // One that could not be followed any more needs no memory.
+                    if open.len() >= self.paths {
+                        return Err(stopped("too many paths"));
+                    }
                     open.push((target, machine.clone()));
                     behind
                 }
@@ -197,6 +225,11 @@ impl Explorer<'_> {
                 Next::Return => return Ok(Some(ended(convention, machine))),
                 Next::Stop => return Ok(None),
             };
+            backward += usize::from(next <= at);
+            if backward > MAX_BACKWARD {
+                return Err(stopped("it goes round in a loop"));
+            }
+            at = next;
         }
     }
 
@@ -211,6 +244,7 @@ impl Explorer<'_> {
         self.note_call(machine, target);
         if let Value::Constant(entry) = target
             && self.depth > 0
+            && !self.opaque.contains(entry)
         {
             let mut callee = Explorer {
                 source: self.source,
@@ -218,18 +252,21 @@ impl Explorer<'_> {
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
                 seen: std::mem::take(&mut self.seen),
+                opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
-            let answers = callee.function(*entry, machine.clone());
+            let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
             self.seen = callee.seen;
-            if let Ok([answer]) = answers.as_deref() {
+            self.opaque = callee.opaque;
+            if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
-                *machine = answer.machine.clone();
+                *machine = answer.machine;
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
+            self.opaque.insert(*entry);
         }
         call_opaque(convention, machine, target);
     }
@@ -240,6 +277,7 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
         value: machine.register(convention.result).clone(),
         increments: machine.increments.clone(),
         calls: machine.calls.clone(),
+        stores: machine.stores.clone(),
         machine,
     }
 }
@@ -268,7 +306,12 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     for register in convention.caller_saved {
         machine.set_register(*register, Value::Unknown);
     }
-    machine.set_call_result(convention.result, function, argument);
+    // The result of a longer one is not known: results are equal if names are.
+    if function.len() <= MAX_NAME {
+        machine.set_call_result(convention.result, function, argument);
+    } else {
+        machine.set_register(convention.result, Value::Unknown);
+    }
 }
 
 #[cfg(test)]
