@@ -1,12 +1,16 @@
 //! Everything that a developer does with this repository, one verb each.
 
+mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod libs;
+mod mutate;
 mod packages;
 mod progress;
 mod test;
 mod toolchain;
+mod wheels;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Measure how long it takes to learn a library.
+    Bench,
     /// Build everything in release mode; the agent is then target/release/sslsess.
     Build,
     /// Build everything, start a small TLS workload on loopback, and watch it live.
@@ -46,13 +52,23 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// Give arbitrary bytes to the ELF reader and to the interpreters (needs a nightly compiler).
+    Fuzz {
+        /// Only this target: elf, x86_64 or aarch64.
+        target: Option<String>,
+        /// Inputs per target.
+        #[arg(long, default_value_t = 10_000_000)]
+        runs: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Bench => bench::run(),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
         Verb::Libs(args) => libs::run(&args),
+        Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

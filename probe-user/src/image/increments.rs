@@ -2,18 +2,24 @@
 //!
 //! In x86-64 builds each of OpenSSL's `ssl_tsan_counter(ctx, &ctx->stats.x)`
 //! becomes one `lock add`, `lock sub` or `lock inc` of an `int` with the
-//! counter's offset as its displacement.
+//! counter's offset as its displacement. On aarch64 it takes several
+//! instructions, the last of which calls an outlined addition, is one, or ends
+//! a loop.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
 
 use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
-        flow,
-        instruction::{Control, Effect, Instruction},
+        flow::{self, Function},
+        instruction::{Effect, Instruction},
     },
     elf::Elf,
+    jumps::Jumps,
     unwind::FunctionRanges,
 };
 
@@ -36,66 +42,93 @@ pub const fn in_the_sources(counter: Counter) -> usize {
 pub struct IncrementSite {
     /// The counter.
     pub counter: Counter,
-    /// The address of the instruction.
+    /// The address of the instruction; of the last one, where it takes several.
     pub address: u64,
     /// The function that it is in, or the part of one.
     pub function: Range<u64>,
     /// The number of the register that holds the context.
     pub base: usize,
+    /// The instruction before which that register holds it.
+    pub base_at: u64,
 }
 
-/// What one pass over all functions of a file finds.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// In the order of their addresses.
-    pub increments: Vec<IncrementSite>,
-    /// Addresses that code of another function jumps to.
-    pub outside_targets: HashSet<u64>,
-}
-
-/// Decodes every function of a file once.
+/// Finds the increments of a file, those of one instruction first, each kind in
+/// the order of their addresses.
 ///
-/// `block` is the offset of the first counter in the `SSL_CTX`; without it, no
-/// increments are looked for. A function that
+/// `block` is the offset of the first counter in the `SSL_CTX`. A function that
 /// does not decode to its end contributes nothing, and no probe is placed there.
 #[must_use]
-pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep {
-    let mut sweep = Sweep::default();
-    for range in functions.iter() {
-        let Ok(instructions) = flow::decode(elf, range) else { continue };
-        let mut computes_jumps = false;
+pub fn find(
+    elf: &Elf,
+    functions: &FunctionRanges<'_>,
+    jumps: &mut Jumps<'_>,
+    block: u32,
+) -> Vec<IncrementSite> {
+    let mut sites = Vec::new();
+    let mut candidates: Vec<(Range<u64>, Vec<u64>)> = Vec::new();
+    for range in possible(elf, functions, block) {
+        let Ok(instructions) = flow::decode(elf, &range) else { continue };
+        let changes: Vec<u64> = instructions
+            .iter()
+            .filter(|instruction| elf.processor().may_change(elf, instruction))
+            .map(|instruction| instruction.address)
+            .collect();
+        if !changes.is_empty() {
+            candidates.push((range.clone(), changes));
+        }
         for instruction in &instructions {
-            match instruction.control {
-                Control::Jump(target) | Control::Branch(target) => {
-                    // A jump to the start of a function is a call of it; to the
-                    // start of a part of one, it is not.
-                    if !range.contains(&target) && !functions.is_entry(target) {
-                        sweep.outside_targets.insert(target);
-                    }
-                }
-                Control::JumpThrough(_) => computes_jumps = true,
-                Control::Next => {
-                    if let Some((counter, base)) =
-                        block.and_then(|block| increment(instruction, block))
-                    {
-                        sweep.increments.push(IncrementSite {
-                            counter,
-                            address: instruction.address,
-                            function: range.clone(),
-                            base,
-                        });
-                    }
-                }
-                _ => {}
+            if let Some((counter, base)) = increment(instruction, block) {
+                let (address, function) = (instruction.address, range.clone());
+                sites.push(IncrementSite { counter, address, function, base, base_at: address });
             }
         }
-        if computes_jumps {
-            let targets = elf.processor().table_targets(elf, &instructions);
-            let outside = targets.into_iter().filter(|t| !range.contains(t));
-            sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
-        }
     }
-    sweep
+    jumps.look_for(&candidates.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>());
+    for (range, changes) in candidates {
+        let outside = jumps.into_function(&range);
+        sites.extend(made_of_several(elf, &range, &changes, outside, block));
+    }
+    sites
+}
+
+/// The functions that may have an increment, as their bytes tell: all, where
+/// these do not.
+fn possible(elf: &Elf, functions: &FunctionRanges<'_>, block: u32) -> Vec<Range<u64>> {
+    let block = i64::from(block);
+    let distances = block..block + 4 * COUNTERS.len() as i64;
+    let mut possible = BTreeSet::new();
+    for (address, code) in elf.executable() {
+        let Some(found) = elf.processor().possible_changes(code, address, &distances) else {
+            return functions.iter().cloned().collect();
+        };
+        let functions = found.into_iter().filter_map(|at| functions.containing(at));
+        possible.extend(functions.map(|function| (function.start, function.end)));
+    }
+    possible.into_iter().map(|(start, end)| start..end).collect()
+}
+
+/// The increments of a function that take several instructions each.
+fn made_of_several(
+    elf: &Elf,
+    range: &Range<u64>,
+    changes: &[u64],
+    outside: &HashSet<u64>,
+    block: u32,
+) -> Vec<IncrementSite> {
+    let Ok(function) = Function::new(elf, range.clone(), outside) else { return Vec::new() };
+    changes
+        .iter()
+        .filter_map(|at| {
+            let change = elf.processor().change(elf, &function, *at)?;
+            Some(IncrementSite {
+                counter: counter_at(change.displacement, block)?,
+                address: change.last,
+                function: range.clone(),
+                base: change.base,
+                base_at: change.base_at,
+            })
+        })
+        .collect()
 }
 
 /// Whether an instruction changes one of the counters by one, and through which
@@ -104,7 +137,11 @@ fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, usize)> 
     let Effect::Change { base, displacement, atomic: true, .. } = instruction.effect else {
         return None;
     };
+    Some((counter_at(displacement, block)?, base))
+}
+
+/// The counter at a distance from the context.
+fn counter_at(displacement: i64, block: u32) -> Option<Counter> {
     let distance = usize::try_from(displacement.checked_sub(i64::from(block))?).ok()?;
-    let counter = COUNTERS.get(distance / 4)?;
-    (distance % 4 == 0).then_some((*counter, base))
+    COUNTERS.get(distance / 4).copied().filter(|_| distance % 4 == 0)
 }

@@ -1,8 +1,12 @@
 //! Where probes stand: behind the increments, or at function entries, and where
-//! a context dies. Each on an instruction that the kernel emulates, at a
-//! boundary that decoding from the function's start proves.
+//! a context dies. Each on an instruction that the kernel emulates (on aarch64,
+//! where none is near, on one that it executes out of line), at a boundary that
+//! decoding from the function's start proves.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use probe_common::{
     Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
@@ -12,11 +16,12 @@ use super::{
     calls,
     code::{
         flow::{Function, Origin},
-        instruction::{Control, Instruction},
+        instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
     gap::{FieldGap, Gap},
-    increments::{self, IncrementSite, Sweep},
+    increments::{self, IncrementSite},
+    jumps::Jumps,
     layout::Layout,
     proof::ContextValue,
     unwind::FunctionRanges,
@@ -24,6 +29,20 @@ use super::{
 
 /// Instructions behind an increment among which a probe point is looked for.
 const REACH: usize = 48;
+
+/// Functions that are given a context, and which of their arguments it is.
+const ENTRIES: [(&str, usize); 4] = [
+    ("SSL_new", 0),
+    ("SSL_set_SSL_CTX", 1),
+    ("SSL_CTX_add_session", 0),
+    ("SSL_CTX_remove_session", 0),
+];
+
+/// Functions that are given a connection, as the first argument.
+const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
+
+/// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
+const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
 
 /// Which plan to make of a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -81,8 +100,10 @@ pub struct ProbePoint {
     pub address: u64,
     /// Offset in the file: what the kernel is told.
     pub file_offset: u64,
-    /// The instruction under the probe; the kernel emulates it.
+    /// The instruction under the probe.
     pub instruction: String,
+    /// Whether the kernel emulates it, in place of executing it out of line.
+    pub emulated: bool,
     /// Where the context is at that moment.
     pub argument: Argument,
     /// What to do.
@@ -165,17 +186,20 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     }
     let block = layout.block();
     let ranges = FunctionRanges::read(elf);
-    let sweep = increments::sweep(elf, &ranges, block);
+    let mut jumps = Jumps::new(elf, &ranges);
+    let found =
+        block.map_or_else(Vec::new, |block| increments::find(elf, &ranges, &mut jumps, block));
     let mut planner = Planner {
         elf,
         layout,
-        ranges,
-        outside: &sweep.outside_targets,
+        ranges: &ranges,
+        jumps,
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
+    planner.look_for_jumps(&found);
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
-    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&sweep);
+    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&found);
     if !complete {
         planner.entries();
     }
@@ -186,17 +210,27 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
 struct Planner<'e> {
     elf: &'e Elf,
     layout: &'e Layout,
-    ranges: FunctionRanges,
-    outside: &'e HashSet<u64>,
+    ranges: &'e FunctionRanges<'e>,
+    jumps: Jumps<'e>,
     functions: HashMap<u64, Option<Function>>,
     plan: ProbePlan,
 }
 
 impl Planner<'_> {
+    /// Looks for the jumps into all functions that will be asked for, in one pass.
+    fn look_for_jumps(&mut self, found: &[IncrementSite]) {
+        let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
+        let named = named.filter_map(|name| self.elf.function(name));
+        let named = named.filter_map(|symbol| self.ranges.containing(symbol.address));
+        let functions: Vec<Range<u64>> =
+            found.iter().map(|site| site.function.clone()).chain(named).collect();
+        self.jumps.look_for(&functions);
+    }
+
     /// Places a probe behind every increment; says whether none is missing.
-    fn increments(&mut self, sweep: &Sweep) -> bool {
+    fn increments(&mut self, found: &[IncrementSite]) -> bool {
         let sites: Vec<(Counter, Vec<&IncrementSite>)> =
-            COUNTERS.into_iter().map(|counter| (counter, self.sites(sweep, counter))).collect();
+            COUNTERS.into_iter().map(|counter| (counter, self.sites(found, counter))).collect();
         let expected = |counter| increments::in_the_sources(counter);
         // Where any is missing, one that is there can be something else's.
         let agree = sites.iter().all(|(counter, sites)| sites.len() == expected(*counter));
@@ -228,9 +262,13 @@ impl Planner<'_> {
     /// The increments of a counter. A large program has others that look alike:
     /// if there are too many, those count whose context comes from a connection,
     /// and the one in `SSL_CTX_add_session`, whose argument it is.
-    fn sites<'s>(&mut self, sweep: &'s Sweep, counter: Counter) -> Vec<&'s IncrementSite> {
+    fn sites<'s>(
+        &mut self,
+        found: &'s [IncrementSite],
+        counter: Counter,
+    ) -> Vec<&'s IncrementSite> {
         let all: Vec<&IncrementSite> =
-            sweep.increments.iter().filter(|site| site.counter == counter).collect();
+            found.iter().filter(|site| site.counter == counter).collect();
         if all.len() <= increments::in_the_sources(counter) {
             return all;
         }
@@ -257,34 +295,14 @@ impl Planner<'_> {
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
         let context = ContextValue::at_increment(function, site, layout, agree);
-        let mut at = increment.end();
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or("the path leaves the function")?;
-            if instruction.emulated {
-                if let Some(argument) = context.available(function, site.address, at) {
-                    return point(
-                        elf,
-                        ProbeKind::Increment(site.counter),
-                        name,
-                        &instruction,
-                        argument,
-                        Action::Mirror,
-                    );
-                }
-                at = match instruction.control {
-                    Control::Jump(target) => target,
-                    Control::Branch(_) => {
-                        return Err("the context is in no register when the path forks");
-                    }
-                    _ => instruction.end(),
-                };
-            } else if matches!(instruction.control, Control::Next | Control::CallThrough(_)) {
-                at = instruction.end();
-            } else {
-                return Err("the function ends first");
-            }
-        }
-        Err("too far away")
+        let argument = |at| context.available(function, site.address, at);
+        let found = first_emulated(function, increment.end(), argument);
+        let (instruction, argument) = match found {
+            Ok(found) => found,
+            Err(why) => first_stepped(function, increment.end(), argument).ok_or(why)?,
+        };
+        let kind = ProbeKind::Increment(site.counter);
+        point(elf, kind, name, &instruction, argument, Action::Mirror)
     }
 
     /// Probes at the entries of functions that are given contexts.
@@ -295,18 +313,13 @@ impl Planner<'_> {
             dereference: None,
             creates: true,
         };
-        for (function, argument) in [
-            ("SSL_new", 0),
-            ("SSL_set_SSL_CTX", 1),
-            ("SSL_CTX_add_session", 0),
-            ("SSL_CTX_remove_session", 0),
-        ] {
+        for (function, argument) in ENTRIES {
             self.entry(function, ProbeKind::Entry, context(argument), Action::Mirror);
         }
         // What `SSL_get_SSL_CTX` loads is a context, whatever the object is;
         // `session_ctx` is one in a TLS connection only, so it creates nothing.
         let fields = [(self.layout.ssl_to_ctx, true), (self.layout.ssl_to_session_ctx, false)];
-        for function in ["SSL_do_handshake", "SSL_free"] {
+        for function in CONNECTIONS {
             for (field, creates) in fields {
                 let Some(field) = field else { continue };
                 let argument =
@@ -324,11 +337,11 @@ impl Planner<'_> {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
-        let flush = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"]
+        let flush = FLUSHES
             .into_iter()
             .find(|name| self.elf.function(name).is_some())
             .unwrap_or("SSL_CTX_flush_sessions");
-        if let Err(reason) = calls::expect(self.elf, &self.ranges, "SSL_CTX_free", flush) {
+        if let Err(reason) = calls::expect(self.elf, self.ranges, "SSL_CTX_free", flush) {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
@@ -351,7 +364,7 @@ impl Planner<'_> {
     }
 
     /// The first emulated instruction on the way in, at which the argument is
-    /// still in its register.
+    /// still in its register, or in one that it was copied to.
     fn at_entry(
         &mut self,
         name: &str,
@@ -365,35 +378,118 @@ impl Planner<'_> {
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
         let function =
             self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let mut at = symbol.address;
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
-            if instruction.emulated {
-                if function.reaching(argument.register, at) != BTreeSet::from([Origin::Entry]) {
-                    return Err(refused("the argument is in no register any more"));
-                }
-                return point(elf, kind, name.to_owned(), &instruction, argument, action)
-                    .map_err(refused);
-            }
-            if instruction.control != Control::Next {
-                return Err(refused("the path leaves the function"));
-            }
-            at = instruction.end();
-        }
-        Err(refused("too far away"))
+        let path = straight(function, symbol.address);
+        let holders = holders(function, &path, argument.register);
+        let argument_at = |at| {
+            let holder = holders.iter().find(|holder| holder.holds_at(function, at))?;
+            Some(Argument { register: holder.register, ..argument })
+        };
+        let emulated = path.iter().filter(|instruction| instruction.emulated);
+        let stepped = path.iter().filter(|instruction| instruction.steppable);
+        let (instruction, argument) = emulated
+            .chain(stepped)
+            .find_map(|instruction| Some((instruction, argument_at(instruction.address)?)))
+            .ok_or_else(|| refused("the argument is in no register any more"))?;
+        point(elf, kind, name.to_owned(), instruction, argument, action).map_err(refused)
     }
 
     fn function(&mut self, start: u64) -> Option<&Function> {
-        let (elf, outside) = (self.elf, self.outside);
         let range = self.ranges.containing(start).filter(|range| range.start == start);
+        let (elf, jumps) = (self.elf, &mut self.jumps);
         self.functions
             .entry(start)
-            .or_insert_with(|| Function::new(elf, range?, outside).ok())
+            .or_insert_with(|| {
+                let range = range?;
+                let outside = jumps.into_function(&range);
+                Function::new(elf, range, outside).ok()
+            })
             .as_ref()
     }
 
     fn name(&self, start: u64) -> String {
         self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
+    }
+}
+
+/// The first emulated instruction on the way from a place at which the context
+/// can be had, and how.
+fn first_emulated(
+    function: &Function,
+    mut at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Result<(Instruction, Argument), &'static str> {
+    for _ in 0..REACH {
+        let instruction = *function.at(at).ok_or("the path leaves the function")?;
+        if instruction.emulated
+            && let Some(argument) = argument(at)
+        {
+            return Ok((instruction, argument));
+        }
+        at = match instruction.control {
+            Control::Next | Control::CallThrough(_) => instruction.end(),
+            Control::Call(_) if instruction.emulated => instruction.end(),
+            Control::Jump(target) if instruction.emulated => target,
+            Control::Branch(_) if instruction.emulated => {
+                return Err("the context is in no register when the path forks");
+            }
+            _ => return Err("the function ends first"),
+        };
+    }
+    Err("too far away")
+}
+
+/// The first instruction on the way from a place that may be executed out of
+/// line, and at which the context can be had.
+fn first_stepped(
+    function: &Function,
+    at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Option<(Instruction, Argument)> {
+    straight(function, at)
+        .into_iter()
+        .filter(|instruction| instruction.steppable)
+        .find_map(|instruction| Some((instruction, argument(instruction.address)?)))
+}
+
+/// The instructions from a place to the first that may go elsewhere.
+fn straight(function: &Function, mut at: u64) -> Vec<Instruction> {
+    let mut path = Vec::new();
+    while let Some(instruction) = function.at(at).filter(|_| path.len() < REACH) {
+        path.push(*instruction);
+        if instruction.control != Control::Next {
+            break;
+        }
+        at = instruction.end();
+    }
+    path
+}
+
+/// The registers that hold an argument somewhere on the way into a function.
+fn holders(function: &Function, path: &[Instruction], argument: usize) -> Vec<Holder> {
+    let mut holders = vec![Holder { register: argument, from: Origin::Entry }];
+    for instruction in path {
+        if let Effect::Copy { to, from } = instruction.effect
+            && holders
+                .iter()
+                .any(|h| h.register == from && h.holds_at(function, instruction.address))
+        {
+            holders.push(Holder { register: to, from: Origin::Assignment(instruction.address) });
+        }
+    }
+    holders
+}
+
+/// A register that holds an argument of a function.
+struct Holder {
+    register: usize,
+    /// The function's entry, or a copy of another holder.
+    from: Origin,
+}
+
+impl Holder {
+    /// Whether it does so at a place, whatever way leads there.
+    fn holds_at(&self, function: &Function, at: u64) -> bool {
+        function.reaching(self.register, at) == BTreeSet::from([self.from])
     }
 }
 
@@ -408,6 +504,7 @@ fn point(
     let address = instruction.address;
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
     let code = elf.code(address).unwrap_or_default();
+    let emulated = instruction.emulated;
     let instruction = elf.processor().text(code, address);
-    Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
+    Ok(ProbePoint { kind, function, address, file_offset, instruction, emulated, argument, action })
 }

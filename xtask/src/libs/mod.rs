@@ -27,11 +27,16 @@ use self::{
     tree::Tree,
     wheels::{WHEELS, Wheel},
 };
-use crate::{build, packages};
+use crate::{build, mutate, packages};
 
 /// Where libraries are built and kept.
 fn directory() -> PathBuf {
     crate::target().join("libs")
+}
+
+/// Where the finished ones are: a directory for each.
+fn built() -> PathBuf {
+    directory().join("out")
 }
 
 /// Held while a release is built for a processor, so that two runs do not
@@ -125,6 +130,10 @@ pub(crate) struct Args {
     /// Only those that are there already; the table says which are not.
     #[arg(long)]
     built: bool,
+    /// Change those that are built in many ways, N of each kind, and learn
+    /// each: none may be believed wrongly.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
+    mutate: Option<usize>,
 }
 
 /// A library that can be had.
@@ -180,6 +189,9 @@ impl Row {
 ///
 /// Something could not be made, or sslsess learnt something that is not true.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.mutate.is_some() {
+        return mutate::run(Some(&built()), args.mutate, &args.filters);
+    }
     let mut rows = Row::all()?;
     let names: Vec<String> = rows.iter().map(Row::name).collect();
     let filters = &args.filters;

@@ -1,10 +1,13 @@
 //! What the reading of code has to know of a kind of processor.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::{collections::BTreeSet, fmt::Debug, ops::Range};
 
 use object::Architecture;
 
-use super::{CodeSource, instruction::Instruction, machine::Machine, value::Value, x86_64::X86_64};
+use super::{
+    CodeSource, aarch64::Aarch64, flow::Function, instruction::Instruction, machine::Machine,
+    value::Value, x86_64::X86_64,
+};
 
 /// A kind of processor: how its instructions are decoded, and what they do.
 pub trait Processor: Debug + Sync {
@@ -42,13 +45,65 @@ pub trait Processor: Debug + Sync {
         at: u64,
     ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c>;
 
+    /// Whether an instruction may be the last part of a change by one that takes
+    /// several instructions; [`Processor::change`] then looks closer.
+    fn may_change(&self, _: &dyn CodeSource, _: &Instruction) -> bool {
+        false
+    }
+
+    /// The change by one that several instructions make, the last of which, or
+    /// the first of a loop, stands at an address.
+    fn change(&self, _: &dyn CodeSource, _: &Function, _: u64) -> Option<Change> {
+        None
+    }
+
     /// Every place that a jump table of a function may lead to, inside of it or
     /// not: too many at times, never too few.
     fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])
     -> BTreeSet<u64>;
 
+    /// The addresses in a piece of code at which there may be an
+    /// [`Effect::Change`](super::instruction::Effect::Change) at one of these
+    /// distances: too many, but never too few. `None`: only decoding tells.
+    fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
+        let _ = (code, at, distances);
+        None
+    }
+
+    /// The addresses in a piece of code at which there may be a jump or a branch
+    /// into one of these ranges, or what makes a table's address that leads
+    /// there: too many, but never too few. `None`: only decoding tells.
+    ///
+    /// The ranges are sorted and do not overlap. What is inside of a range and
+    /// jumps into the same one may be missing.
+    fn possible_jumps(
+        &self,
+        source: &dyn CodeSource,
+        code: &[u8],
+        at: u64,
+        into: &[Range<u64>],
+    ) -> Option<Vec<u64>> {
+        let _ = (source, code, at, into);
+        None
+    }
+
     /// The instruction at the start of a piece of code, in GNU syntax.
     fn text(&self, code: &[u8], at: u64) -> String;
+}
+
+/// A change by one of an `int` in memory, atomic, made by several instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The register that the address is counted from.
+    pub base: usize,
+    /// The instruction before which that register holds it.
+    pub base_at: u64,
+    /// The distance from it.
+    pub displacement: i64,
+    /// 1 or -1.
+    pub amount: i8,
+    /// The last of the instructions: behind it, memory has changed.
+    pub last: u64,
 }
 
 /// How functions are called, in numbers of general registers.
@@ -62,6 +117,9 @@ pub struct Convention {
     pub stack_pointer: usize,
     /// Those that a called function may change.
     pub caller_saved: &'static [usize],
+    /// The frame's address at a function's entry, as unwind tables have it: the
+    /// stack pointer's DWARF number, and the distance.
+    pub frame_at_entry: (u16, i64),
 }
 
 /// Where control goes after an instruction.
@@ -97,6 +155,7 @@ pub struct Stopped {
 pub fn of(architecture: Architecture) -> &'static dyn Processor {
     match architecture {
         Architecture::X86_64 => &X86_64,
+        Architecture::Aarch64 => &Aarch64,
         _ => &Unread,
     }
 }
@@ -115,7 +174,15 @@ impl Processor for Unread {
     }
 
     fn convention(&self) -> &'static Convention {
-        const { &Convention { arguments: &[], result: 0, stack_pointer: 0, caller_saved: &[] } }
+        const {
+            &Convention {
+                arguments: &[],
+                result: 0,
+                stack_pointer: 0,
+                caller_saved: &[],
+                frame_at_entry: (0, 0),
+            }
+        }
     }
 
     fn register_name(&self, _: usize) -> &'static str {
