@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::Read as _,
+    ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -126,6 +127,9 @@ pub struct Symbol {
     pub address: u64,
     /// Length in bytes, as the symbol table says; 0 if it does not.
     pub size: u64,
+    /// Whether it is a symbol of one object file only (`static` in C): there can
+    /// be other functions of that name.
+    pub local: bool,
 }
 
 /// A `PT_LOAD` segment.
@@ -134,6 +138,7 @@ struct Segment {
     address: u64,
     file_offset: u64,
     file_size: u64,
+    memory_size: u64,
     executable: bool,
     writable: bool,
 }
@@ -234,6 +239,32 @@ impl Elf {
         self.functions.get(name).copied()
     }
 
+    /// All functions that the file defines, in no order.
+    pub fn functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
+        self.functions.iter().map(|(name, symbol)| (name.as_str(), *symbol))
+    }
+
+    /// Adds names of functions that were learnt from elsewhere; one that the
+    /// file itself has stays as it is.
+    pub fn add_functions(&mut self, functions: impl IntoIterator<Item = (String, Symbol)>) {
+        for (name, symbol) in functions {
+            self.functions.entry(name).or_insert(symbol);
+        }
+    }
+
+    /// The address ranges that are executable in memory.
+    pub fn executable_memory(&self) -> impl Iterator<Item = Range<u64>> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable
+            .map(|segment| segment.address..segment.address.saturating_add(segment.memory_size))
+    }
+
+    /// The executable bytes, a piece for each segment, with their addresses.
+    pub fn executable(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable.filter_map(|segment| Some((segment.address, self.code(segment.address)?)))
+    }
+
     /// The name of a function that begins at an address.
     #[must_use]
     pub fn function_name(&self, address: u64) -> Option<&str> {
@@ -317,16 +348,19 @@ fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
             address: header.p_vaddr(endian),
             file_offset: header.p_offset(endian),
             file_size: header.p_filesz(endian),
+            memory_size: header.p_memsz(endian),
             executable: header.p_flags(endian).contains(elf::PF_X),
             writable: header.p_flags(endian).contains(elf::PF_W),
         })
         .collect())
 }
 
-/// The dynamic symbols are what the linker binds to, so they win over `.symtab`.
+/// The dynamic symbols are what the linker binds to, so they win over `.symtab`;
+/// in that, the global ones win over those of one object file.
 fn functions(file: &File64<'_>) -> HashMap<String, Symbol> {
     let mut functions = HashMap::new();
-    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+    let global = file.symbols().filter(object::ObjectSymbol::is_global);
+    for symbol in file.dynamic_symbols().chain(global).chain(file.symbols()) {
         if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.address() == 0 {
             continue;
         }
@@ -335,9 +369,11 @@ fn functions(file: &File64<'_>) -> HashMap<String, Symbol> {
         {
             // GNU tools write `name@@VERSION` into .symtab.
             let name = name.split('@').next().unwrap_or(name);
-            functions
-                .entry(name.to_owned())
-                .or_insert(Symbol { address: symbol.address(), size: symbol.size() });
+            functions.entry(name.to_owned()).or_insert_with(|| Symbol {
+                address: symbol.address(),
+                size: symbol.size(),
+                local: symbol.is_local(),
+            });
         }
     }
     functions

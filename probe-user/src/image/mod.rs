@@ -10,6 +10,8 @@ pub mod increments;
 pub mod layout;
 pub mod plan;
 mod proof;
+pub mod separate;
+pub mod stripped;
 pub mod unwind;
 pub mod version;
 
