@@ -1,0 +1,103 @@
+//! The functions of a file that were looked at, each decoded once.
+
+use std::{collections::HashMap, ops::Range};
+
+use super::{
+    jumps::Jumps,
+    origin::{self, Held},
+};
+use crate::image::{
+    code::flow::{self, Function},
+    elf::Elf,
+    unwind::FunctionRanges,
+};
+
+/// How far beyond the functions that are looked at first others can be.
+const AROUND: u64 = 8 << 20;
+
+/// Functions, decoded when they are asked for.
+pub(super) struct Functions<'e> {
+    pub(super) elf: &'e Elf,
+    pub(super) ranges: &'e FunctionRanges,
+    jumps: Option<(Range<u64>, Jumps<'e>)>,
+    known: HashMap<u64, Option<Function>>,
+}
+
+impl<'e> Functions<'e> {
+    pub(super) fn new(elf: &'e Elf, ranges: &'e FunctionRanges) -> Self {
+        Self { elf, ranges, jumps: None, known: HashMap::new() }
+    }
+
+    /// The function, or part of one, that contains an address.
+    pub(super) fn containing(&self, address: u64) -> Option<Range<u64>> {
+        self.ranges.containing(address)
+    }
+
+    /// Decodes functions, with what jumps into them from elsewhere.
+    pub(super) fn prepare(&mut self, functions: &[Range<u64>]) {
+        let missing: Vec<Range<u64>> =
+            functions.iter().filter(|f| !self.known.contains_key(&f.start)).cloned().collect();
+        let (Some(first), Some(last)) =
+            (missing.iter().map(|f| f.start).min(), missing.iter().map(|f| f.end).max())
+        else {
+            return;
+        };
+        let outside = self.jumps(&(first..last)).into_functions(&missing);
+        for range in missing {
+            let function = Function::new(self.elf, range.clone(), &outside).ok();
+            self.known.insert(range.start, function);
+        }
+    }
+
+    /// The jumps to anywhere in a piece of the file; looked for once, if the
+    /// pieces are near each other.
+    fn jumps(&mut self, to: &Range<u64>) -> &Jumps<'e> {
+        let covers = |known: &Range<u64>| known.start <= to.start && to.end <= known.end;
+        let known = self.jumps.take().filter(|(known, _)| covers(known));
+        let (elf, ranges) = (self.elf, self.ranges);
+        let (_, jumps) = self.jumps.insert(known.unwrap_or_else(|| {
+            let around = to.start.saturating_sub(AROUND)..to.end.saturating_add(AROUND);
+            let jumps = Jumps::scan(elf, ranges, &around);
+            (around, jumps)
+        }));
+        jumps
+    }
+
+    /// A function that was prepared and decodes.
+    pub(super) fn get(&self, start: u64) -> Option<&Function> {
+        self.known.get(&start)?.as_ref()
+    }
+
+    /// A function, by its entry: not a part of another one.
+    pub(super) fn entered(&mut self, entry: u64) -> Option<&Function> {
+        let range = self.containing(entry).filter(|_| self.ranges.is_entry(entry))?;
+        self.prepare(&[range]);
+        self.get(entry)
+    }
+
+    /// What a register holds before an instruction of a prepared function.
+    pub(super) fn held(&self, function: &Range<u64>, register: usize, at: u64) -> Held {
+        match self.get(function.start) {
+            Some(known) if known.at(at).is_some() => origin::held(self.elf, known, register, at),
+            _ => Held::Other,
+        }
+    }
+
+    /// The addresses in these functions that other code jumps to.
+    pub(super) fn outside_targets(
+        &mut self,
+        functions: &[Range<u64>],
+    ) -> std::collections::HashSet<u64> {
+        let first = functions.iter().map(|f| f.start).min().unwrap_or(0);
+        let last = functions.iter().map(|f| f.end).max().unwrap_or(0);
+        self.jumps(&(first..last)).into_functions(functions)
+    }
+
+    /// The instructions of a function, in a row.
+    pub(super) fn instructions(
+        &self,
+        range: &Range<u64>,
+    ) -> Vec<crate::image::code::instruction::Instruction> {
+        flow::decode(self.elf, range).unwrap_or_default()
+    }
+}
