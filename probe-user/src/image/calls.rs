@@ -1,5 +1,7 @@
 //! Who calls whom: directly, by a tail call, or through the PLT.
 
+use std::collections::BTreeSet;
+
 use super::{
     code::{
         explore::import_called_at,
@@ -21,22 +23,55 @@ pub fn expect(elf: &Elf, ranges: &FunctionRanges, function: &str, callee: &str) 
     let symbol =
         |name: &str| elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() });
     let (caller, target) = (symbol(function)?, symbol(callee)?);
-    let instructions = ranges
-        .containing(caller.address)
-        .and_then(|range| flow::decode(elf, &range).ok())
-        .unwrap_or_default();
-    let called = instructions.iter().any(|instruction| match instruction.control {
-        Control::Call(to) | Control::Jump(to) => {
-            to == target.address || import_called_at(elf, to).as_deref() == Some(callee)
-        }
-        // Without a PLT: `call *callee@GOTPCREL(%rip)`.
-        Control::CallThrough(Some(cell)) | Control::JumpThrough(Through::Cell(Some(cell))) => {
-            elf.import_at(cell) == Some(callee)
-        }
-        _ => false,
-    });
-    if called {
+    let called = Calls { elf, ranges, callee, target: target.address };
+    if called.by(caller.address, PARTS) {
         return Ok(());
     }
     Err(Gap::NoCall { function: function.to_owned(), callee: callee.to_owned() })
+}
+
+/// How far a function is followed into parts of it that the compiler split off
+/// (`SSL_CTX_free.part.0`): they are jumped to.
+const PARTS: usize = 2;
+
+struct Calls<'e> {
+    elf: &'e Elf,
+    ranges: &'e FunctionRanges,
+    callee: &'e str,
+    target: u64,
+}
+
+impl Calls<'_> {
+    /// Whether the function at an address, or a part of it, calls the callee.
+    fn by(&self, function: u64, parts: usize) -> bool {
+        let Some(range) = self.ranges.containing(function) else { return false };
+        let instructions = flow::decode(self.elf, &range).unwrap_or_default();
+        let mut jumps = BTreeSet::new();
+        let called = instructions.iter().any(|instruction| match instruction.control {
+            Control::Call(to) => self.is_callee(to),
+            Control::Jump(to) | Control::Branch(to) => {
+                if !range.contains(&to) {
+                    jumps.insert(to);
+                }
+                self.is_callee(to)
+            }
+            // Without a PLT: `call *callee@GOTPCREL(%rip)`.
+            Control::CallThrough(Some(cell)) | Control::JumpThrough(Through::Cell(Some(cell))) => {
+                self.elf.import_at(cell) == Some(self.callee)
+            }
+            _ => false,
+        });
+        called
+            || parts > 0
+                && jumps.into_iter().filter(|to| self.is_part(*to)).any(|to| self.by(to, parts - 1))
+    }
+
+    /// A tail call of a function that has a name of its own is not one of a part.
+    fn is_part(&self, address: u64) -> bool {
+        self.elf.function_name(address).is_none_or(|name| name.contains('.'))
+    }
+
+    fn is_callee(&self, to: u64) -> bool {
+        to == self.target || import_called_at(self.elf, to).as_deref() == Some(self.callee)
+    }
 }

@@ -178,14 +178,15 @@ struct Planner<'e> {
 impl Planner<'_> {
     /// Places a probe behind every increment; says whether none is missing.
     fn increments(&mut self, sweep: &Sweep) -> bool {
-        let of = |counter: Counter| sweep.increments.iter().filter(move |s| s.counter == counter);
+        let sites: Vec<(Counter, Vec<&IncrementSite>)> =
+            COUNTERS.into_iter().map(|counter| (counter, self.sites(sweep, counter))).collect();
+        let expected = |counter| increments::in_the_sources(counter);
         // Where any is missing, one that is there can be something else's.
-        let agree = COUNTERS.iter().all(|c| of(*c).count() == increments::in_the_sources(*c));
+        let agree = sites.iter().all(|(counter, sites)| sites.len() == expected(*counter));
         let mut complete = true;
-        for counter in COUNTERS {
-            let sites: Vec<&IncrementSite> = of(counter).collect();
+        for (counter, sites) in sites {
             let field = format!("probe:{}", counter.name());
-            let expected = increments::in_the_sources(counter);
+            let expected = expected(counter);
             if sites.len() != expected {
                 // Too many: not all of them are OpenSSL's, and which is not known.
                 let reason = Gap::IncrementCount { found: sites.len(), expected };
@@ -205,6 +206,27 @@ impl Planner<'_> {
             }
         }
         complete
+    }
+
+    /// The increments of a counter. A large program has others that look alike:
+    /// if there are too many, those count whose context comes from a connection,
+    /// and the one in `SSL_CTX_add_session`, whose argument it is.
+    fn sites<'s>(&mut self, sweep: &'s Sweep, counter: Counter) -> Vec<&'s IncrementSite> {
+        let all: Vec<&IncrementSite> =
+            sweep.increments.iter().filter(|site| site.counter == counter).collect();
+        if all.len() <= increments::in_the_sources(counter) {
+            return all;
+        }
+        let layout = self.layout;
+        let add_session = self.elf.function("SSL_CTX_add_session").map(|symbol| symbol.address);
+        all.into_iter()
+            .filter(|site| {
+                counter == Counter::CacheFull && add_session == Some(site.function.start)
+                    || self.function(site.function.start).is_some_and(|function| {
+                        ContextValue::at_increment(function, site, layout, false).is_loaded()
+                    })
+            })
+            .collect()
     }
 
     /// The first emulated instruction behind an increment at which the context

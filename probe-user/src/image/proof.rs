@@ -43,6 +43,11 @@ impl ContextValue {
         Self { creates, base: site.base, base_origins, loaded }
     }
 
+    /// Whether the context was loaded from a field of a connection.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded.is_some()
+    }
+
     /// How the context can be had at a place behind the increment, if whatever
     /// way leads there it is the same kind of thing.
     pub(super) fn available(

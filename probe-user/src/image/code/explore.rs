@@ -103,18 +103,19 @@ impl Explorer<'_> {
         while let Some((address, machine)) = open.pop() {
             let stopped = |why| Stopped { address, instruction: String::new(), why };
             self.paths = self.paths.checked_sub(1).ok_or_else(|| stopped("too many paths"))?;
-            answers.push(self.path(address, machine, &mut open)?);
+            answers.extend(self.path(address, machine, &mut open)?);
         }
         Ok(answers)
     }
 
     /// Follows one path to its end; where it forks, the other way is left in `open`.
+    /// A path on which the process ends has no answer.
     fn path(
         &mut self,
         mut at: u64,
         mut machine: Machine,
         open: &mut Vec<(u64, Machine)>,
-    ) -> Result<Answer, Stopped> {
+    ) -> Result<Option<Answer>, Stopped> {
         let processor = self.source.processor();
         let convention = processor.convention();
         loop {
@@ -132,13 +133,14 @@ impl Explorer<'_> {
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
                     call_opaque(convention, &mut machine, &target);
-                    return Ok(ended(convention, machine));
+                    return Ok(Some(ended(convention, machine)));
                 }
                 Next::Call(target) => {
                     self.call(&mut machine, &target);
                     behind
                 }
-                Next::Return => return Ok(ended(convention, machine)),
+                Next::Return => return Ok(Some(ended(convention, machine))),
+                Next::Stop => return Ok(None),
             };
         }
     }

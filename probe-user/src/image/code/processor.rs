@@ -77,6 +77,8 @@ pub enum Next {
     Call(Value),
     /// Back to the caller.
     Return,
+    /// Nowhere: it raises an exception that ends the process.
+    Stop,
 }
 
 /// Where and why following a function ended early.

@@ -39,7 +39,9 @@ pub(super) fn step(
         FlowControl::Call => Ok(Next::Call(Value::Constant(instruction.near_branch_target()))),
         FlowControl::IndirectCall => Ok(Next::Call(read(machine, source, instruction, 0))),
         FlowControl::Return => Ok(Next::Return),
-        FlowControl::Interrupt | FlowControl::Exception => Err("it leaves the function"),
+        // `ud2`, behind a call that never returns or a check that failed.
+        FlowControl::Exception => Ok(Next::Stop),
+        FlowControl::Interrupt => Err("it leaves the function"),
     }
 }
 
