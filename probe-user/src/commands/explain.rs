@@ -34,7 +34,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
 fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let elf = Elf::open(file)?;
     anyhow::ensure!(
-        Image::is_openssl(&elf),
+        Image::may_be_openssl(&elf),
         "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl: it is no libssl of OpenSSL",
         file.display()
     );

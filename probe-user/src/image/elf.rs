@@ -8,6 +8,7 @@ use std::{
     ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use object::{
@@ -144,8 +145,9 @@ struct Segment {
 }
 
 /// One ELF file, in memory.
+#[derive(Clone)]
 pub struct Elf {
-    data: Vec<u8>,
+    data: Arc<Vec<u8>>,
     processor: &'static dyn Processor,
     segments: Vec<Segment>,
     functions: HashMap<String, Symbol>,
@@ -154,7 +156,7 @@ pub struct Elf {
     build_id: Option<String>,
     needed: Vec<String>,
     soname: Option<String>,
-    eh_frame: Option<(u64, Vec<u8>)>,
+    eh_frame: Option<(u64, Arc<[u8]>)>,
 }
 
 impl Elf {
@@ -193,7 +195,7 @@ impl Elf {
         let needed = dynamic_strings(&file, elf::DT_NEEDED).map_err(text)?;
         let soname = dynamic_strings(&file, elf::DT_SONAME).map_err(text)?.into_iter().next();
         let eh_frame = file.section_by_name(".eh_frame").and_then(|section| {
-            section.data().ok().map(|bytes| (section.address(), bytes.to_vec()))
+            section.data().ok().map(|bytes| (section.address(), Arc::from(bytes)))
         });
         Ok(Self {
             processor,
@@ -205,7 +207,7 @@ impl Elf {
             needed,
             soname,
             eh_frame,
-            data,
+            data: Arc::new(data),
         })
     }
 
@@ -250,6 +252,14 @@ impl Elf {
         for (name, symbol) in functions {
             self.functions.entry(name).or_insert(symbol);
         }
+    }
+
+    /// The same file, with names for more of its functions.
+    #[must_use]
+    pub fn with_functions(&self, functions: &[(&str, Symbol)]) -> Self {
+        let mut named = self.clone();
+        named.add_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+        named
     }
 
     /// The address ranges that are executable in memory.
@@ -315,7 +325,7 @@ impl Elf {
     /// The unwind table: its address, and its bytes.
     #[must_use]
     pub fn eh_frame(&self) -> Option<(u64, &[u8])> {
-        self.eh_frame.as_ref().map(|(address, bytes)| (*address, bytes.as_slice()))
+        self.eh_frame.as_ref().map(|(address, bytes)| (*address, &**bytes))
     }
 
     /// The whole file.

@@ -50,6 +50,14 @@ impl Image {
         ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"].iter().all(|f| elf.function(f).is_some())
     }
 
+    /// Whether a file has OpenSSL in it, or may have it without naming it: then
+    /// only learning it tells.
+    #[must_use]
+    pub fn may_be_openssl(elf: &Elf) -> bool {
+        Self::is_openssl(elf)
+            || elf.function("SSL_CTX_new").is_none() && stripped::is_suspected(elf)
+    }
+
     /// Learns a library from its machine code.
     #[must_use]
     pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
@@ -59,9 +67,13 @@ impl Image {
         };
         let processor = elf.processor();
         let (learnt, plan) = if processor.is_read() {
-            let learnt = layout::learn(elf, companion);
-            let plan = plan::plan(elf, &learnt.layout, choice);
-            (learnt, plan)
+            if Self::is_openssl(elf) {
+                let learnt = layout::learn(elf, companion);
+                let plan = plan::plan(elf, &learnt.layout, choice);
+                (learnt, plan)
+            } else {
+                stripped::learn(elf, choice)
+            }
         } else {
             (unread(processor), ProbePlan::default())
         };

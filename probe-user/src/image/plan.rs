@@ -150,6 +150,18 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     let Some(block) = layout.block() else { return ProbePlan::default() };
     let ranges = FunctionRanges::read(elf);
     let sweep = increments::sweep(elf, &ranges, block);
+    plan_behind(elf, layout, ranges, &sweep, choice)
+}
+
+/// Plans the probes of a library whose increments are known already.
+#[must_use]
+pub fn plan_behind(
+    elf: &Elf,
+    layout: &Layout,
+    ranges: FunctionRanges,
+    sweep: &Sweep,
+    choice: PlanChoice,
+) -> ProbePlan {
     let mut planner = Planner {
         elf,
         layout,
@@ -158,7 +170,7 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
-    let complete = choice == PlanChoice::Auto && planner.increments(&sweep);
+    let complete = choice == PlanChoice::Auto && planner.increments(sweep);
     if !complete {
         planner.entries();
     }

@@ -23,8 +23,7 @@ pub(super) fn find(functions: &Functions<'_>, block: &Block) -> Option<u64> {
     let mut asked: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for instruction in functions.instructions(&site.function) {
         let Control::Call(target) = instruction.control else { continue };
-        let argument =
-            |n: usize| functions.held(&site.function, arguments[n], instruction.address);
+        let argument = |n: usize| functions.held(&site.function, arguments[n], instruction.address);
         if let Held::Constant(command @ (SESS_NUMBER | GET_SESS_CACHE_SIZE)) = argument(1)
             && argument(0) == context
             && argument(2) == Held::Constant(0)

@@ -92,11 +92,8 @@ fn fitting(
     counted.sort_by_key(|counted| counted.address);
     // By the addresses alone, which costs nothing: the ends of handshakes are
     // counted in one function, and their beginnings in one.
-    let finish = only_function(&counted, &[
-        Counter::AcceptGood,
-        Counter::ConnectGood,
-        Counter::Hits,
-    ])?;
+    let finish =
+        only_function(&counted, &[Counter::AcceptGood, Counter::ConnectGood, Counter::Hits])?;
     only_function(&counted, &[Counter::Accept, Counter::AcceptRenegotiate])?;
     counted.retain(|counted| counted.address.abs_diff(finish) <= SPREAD);
     let ranges: BTreeSet<u64> = counted.iter().map(|counted| counted.function.start).collect();
@@ -195,7 +192,8 @@ fn is_of_the_sources(ours: &[(&Counted, On)]) -> bool {
     let (accepted, connected) = (chosen(Counter::AcceptGood), session(Counter::ConnectGood));
     let (hits, misses) = (session(Counter::Hits), session(Counter::Misses));
     let (timeouts, cb_hits) = (session(Counter::Timeouts), session(Counter::CbHits));
-    let full = [On::Given, On::Session, On::Chosen].map(|on| of(Counter::CacheFull, 1, on)).concat();
+    let full =
+        [On::Given, On::Session, On::Chosen].map(|on| of(Counter::CacheFull, 1, on)).concat();
     let once = [&began, &moved, &began_again, &taken_back, &accepted, &connected, &timeouts, &full];
     let counts = once.iter().all(|sites| sites.len() == 1)
         && cb_hits.len() == 1

@@ -83,13 +83,9 @@ pub(super) fn find(
 
 /// Whether a function takes 1 from an `int` of its first argument.
 fn gives_up_its_argument(functions: &mut Functions<'_>, entry: u64, site: &Site) -> bool {
-    let elf = functions.elf;
-    let first = elf.processor().convention().arguments[0];
-    let Some(function) = functions.entered(entry) else { return false };
-    if function.at(site.address).is_none() {
-        return false;
-    }
-    let held = |register| origin::held(elf, function, register, site.address);
+    let first = functions.elf.processor().convention().arguments[0];
+    let Some(range) = functions.entered(entry) else { return false };
+    let held = |register| functions.held(&range, register, site.address);
     let down = match site.change {
         Change::ByOne(amount) => amount == -1,
         Change::FetchAdd(amount) => {
@@ -105,11 +101,9 @@ fn flush_in(functions: &mut Functions<'_>, entry: u64) -> Option<(u64, u32)> {
     let elf = functions.elf;
     let arguments = elf.processor().convention().arguments;
     let context = Held::Entry(arguments[0]);
-    let function = functions.entered(entry)?;
-    let range = functions.containing(entry)?;
+    let range = functions.entered(entry)?;
     let held = |register, at: &Instruction| functions.held(&range, register, at.address);
     let instructions = functions.instructions(&range);
-    let _ = function;
     let mut compared = BTreeSet::new();
     let mut flushes = BTreeSet::new();
     for instruction in &instructions {
@@ -132,9 +126,7 @@ fn flush_in(functions: &mut Functions<'_>, entry: u64) -> Option<(u64, u32)> {
     let mut flushes = flushes.into_iter();
     let (flush, None) = (flushes.next()?, flushes.next()) else { return None };
     // It uses the same pointer of the context that it is called with.
-    let function = functions.entered(flush)?;
-    let _ = function;
-    let range = functions.containing(flush)?;
+    let range = functions.entered(flush)?;
     let mut sessions = BTreeSet::new();
     for instruction in functions.instructions(&range) {
         if let Effect::Load { base: Some(base), displacement, width: 8, .. } = instruction.effect

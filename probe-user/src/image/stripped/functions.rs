@@ -68,11 +68,12 @@ impl<'e> Functions<'e> {
         self.known.get(&start)?.as_ref()
     }
 
-    /// A function, by its entry: not a part of another one.
-    pub(super) fn entered(&mut self, entry: u64) -> Option<&Function> {
+    /// The range of a function that begins at an address, is no part of another
+    /// one, and decodes.
+    pub(super) fn entered(&mut self, entry: u64) -> Option<Range<u64>> {
         let range = self.containing(entry).filter(|_| self.ranges.is_entry(entry))?;
-        self.prepare(&[range]);
-        self.get(entry)
+        self.prepare(std::slice::from_ref(&range));
+        self.get(entry).map(|_| range)
     }
 
     /// What a register holds before an instruction of a prepared function.

@@ -39,8 +39,8 @@ impl<'e> Jumps<'e> {
                 let Some(bytes) = code.get(at + length - 4..at + length) else { return };
                 let distance = bytes.iter().rev().fold(0, |d: u32, byte| d << 8 | u32::from(*byte));
                 let source = address + at as u64;
-                let target = (source + length as u64)
-                    .wrapping_add_signed(i64::from(distance.cast_signed()));
+                let target =
+                    (source + length as u64).wrapping_add_signed(i64::from(distance.cast_signed()));
                 if to.contains(&target) {
                     near.push((target, source));
                 }

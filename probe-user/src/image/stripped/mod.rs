@@ -15,18 +15,19 @@ mod block;
 mod death;
 mod functions;
 mod jumps;
+mod layout;
 mod origin;
 mod sites;
-
-use std::collections::HashSet;
 
 use memchr::memmem;
 
 use self::{death::NoDeath, functions::Functions};
 use super::{
     elf::{Elf, Symbol},
-    gap::Gap,
+    gap::{FieldGap, Gap},
     increments::Sweep,
+    layout::LearntLayout,
+    plan::{self, PlanChoice, ProbePlan},
     unwind::FunctionRanges,
 };
 
@@ -53,61 +54,68 @@ pub struct Recognised {
     pub sweep: Sweep,
 }
 
-/// Whether a file may have OpenSSL's libssl in it: it has the name of one of
-/// its source files. Costs next to nothing.
+/// Whether a file may have OpenSSL's libssl in it: its code can be read, and
+/// the name of one of libssl's source files is in it. Costs next to nothing.
 #[must_use]
-pub fn is_suspected(data: &[u8]) -> bool {
-    memmem::find(data, SOURCE_FILE).is_some()
+pub fn is_suspected(elf: &Elf) -> bool {
+    elf.processor().name() == "x86_64" && memmem::find(elf.data(), SOURCE_FILE).is_some()
+}
+
+/// Learns the OpenSSL in a file that does not name its functions, and plans its
+/// probes.
+#[must_use]
+pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, ProbePlan) {
+    let ranges = FunctionRanges::read(elf);
+    match recognise(elf, &ranges) {
+        Ok(found) => {
+            let named = elf.with_functions(&found.functions);
+            let learnt = layout::learn(&named, &found);
+            let plan = plan::plan_behind(&named, &learnt.layout, ranges, &found.sweep, choice);
+            (learnt, plan)
+        }
+        Err(reason) => {
+            let gaps = vec![FieldGap { field: "layout".to_owned(), reason }];
+            (LearntLayout { gaps, ..LearntLayout::default() }, ProbePlan::default())
+        }
+    }
 }
 
 /// Recognises OpenSSL in a file, whatever its symbols say.
 ///
 /// # Errors
 ///
-/// With what is missing, if there is anything that looks like OpenSSL; `None`
-/// if there is not.
-pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Option<Result<Recognised, Gap>> {
-    if elf.processor().name() != "x86_64" || !is_suspected(elf.data()) {
-        return None;
+/// With what was not found.
+pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> {
+    let missing = |what| Gap::NotRecognised { what };
+    if !is_suspected(elf) {
+        return Err(missing("the name of a source file of OpenSSL"));
     }
     let sites = sites::find(elf);
     let mut functions = Functions::new(elf, ranges);
     let mut blocks = block::find(&mut functions, &sites);
-    let Some(block) = blocks.pop() else {
-        return Some(Err(Gap::NotRecognised { what: "the fifteen increments of its counters" }));
-    };
+    let block = blocks.pop().ok_or(missing("all fifteen increments of its counters"))?;
     if !blocks.is_empty() {
-        return Some(Err(Gap::NotRecognised { what: "one block of counters only" }));
+        return Err(missing("one block of counters, and not two,"));
     }
-    Some(found(&mut functions, &sites, block))
-}
-
-fn found(
-    functions: &mut Functions<'_>,
-    sites: &[sites::Site],
-    block: block::Block,
-) -> Result<Recognised, Gap> {
-    let accessor = accessor::find(functions, &block)
-        .ok_or(Gap::NotRecognised { what: "SSL_CTX_ctrl, as SSL_CTX_add_session calls it" })?;
-    let death = death::find(functions, sites, block.start).map_err(|why| Gap::NotRecognised {
-        what: match why {
-            NoDeath::NotFound => "what SSL_CTX_free calls when no reference is left",
-            NoDeath::Ambiguous => "only one function that SSL_CTX_free could be",
-        },
+    let accessor = accessor::find(&functions, &block)
+        .ok_or(missing("SSL_CTX_ctrl, which SSL_CTX_add_session calls,"))?;
+    let death = death::find(&mut functions, &sites, block.start).map_err(|why| {
+        missing(match why {
+            NoDeath::NotFound => "the function that SSL_CTX_free flushes the cache with",
+            NoDeath::Ambiguous => "one function that SSL_CTX_free flushes with, and not two,",
+        })
     })?;
-    let names = [
+    let mut named = Vec::new();
+    let mut ranges: Vec<_> = block.increments.iter().map(|site| site.function.clone()).collect();
+    for (name, entry) in [
         ("SSL_CTX_ctrl", accessor),
         ("SSL_CTX_free", death.free),
         ("SSL_CTX_flush_sessions", death.flush),
-    ];
-    let mut named = Vec::new();
-    let mut ranges: Vec<_> = block.increments.iter().map(|site| site.function.clone()).collect();
-    for (name, entry) in names {
-        let range = functions.containing(entry).ok_or(Gap::NoSymbol { function: name.to_owned() })?;
+    ] {
+        let range = functions.containing(entry).ok_or(missing("the range of a function"))?;
         named.push((name, Symbol { address: entry, size: range.end - entry, local: false }));
         ranges.push(range);
     }
-    let outside_targets: HashSet<u64> = functions.outside_targets(&ranges);
     Ok(Recognised {
         functions: named,
         block: block.start,
@@ -115,6 +123,9 @@ fn found(
         sessions: death.sessions,
         ssl_to_ctx: block.to_ctx,
         ssl_to_session_ctx: block.to_session_ctx,
-        sweep: Sweep { increments: block.increments, outside_targets },
+        sweep: Sweep {
+            increments: block.increments,
+            outside_targets: functions.outside_targets(&ranges),
+        },
     })
 }
