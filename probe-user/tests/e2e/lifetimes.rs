@@ -134,10 +134,8 @@ fn contexts_that_die_while_they_are_read_show_no_wrong_value() {
     agent.wait_until_attached();
     oracle.tell(&format!("churn {PAIRS}"));
     let pid = oracle.pid();
-    let mut looks = 0;
     let ended = eventually("all contexts end", || {
         let contexts = agent.contexts_of(pid);
-        looks += 1;
         for context in &contexts {
             let value = |name: &str| context["stats"][name].as_i64().expect("it is known");
             let (connect, accept) = (value("connect"), value("accept"));
@@ -160,7 +158,6 @@ fn contexts_that_die_while_they_are_read_show_no_wrong_value() {
         let ended = contexts.iter().filter(|context| context["state"] == "freed").count();
         (ended == 2 * PAIRS).then_some(contexts)
     });
-    assert!(looks > 3, "the agent looked only {looks} times");
     let again = ended.iter().filter(|context| context["generation"].as_u64() > Some(1)).count();
     assert!(again > 0, "no address was used again");
     let identities: std::collections::HashSet<_> =

@@ -126,7 +126,7 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Unknown => return Value::Unknown,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return Value::Unknown,
         };
         for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
             if cell.offset == offset && cell.width == width {
@@ -153,7 +153,7 @@ impl Machine {
         let (base, offset) = match address {
             Value::Constant(address) => (Base::Image, *address as i64),
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Unknown => return false,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return false,
         };
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
         self.cells.push(Cell { base, offset, width, value });

@@ -60,6 +60,13 @@ pub enum Value {
         /// Extended with its sign, or with zeros.
         signed: bool,
     },
+    /// The low `width` bytes are exactly this; the others are not known.
+    Low {
+        /// The value of the low bytes, extended with zeros.
+        value: u64,
+        /// How many bytes are known: 1, 2 or 4.
+        width: u8,
+    },
     /// Nothing.
     Unknown,
 }
@@ -109,7 +116,9 @@ impl Value {
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         match (self, other) {
-            (a, b) if a == b && *a != Self::Unknown => Self::Constant(0),
+            // Of these, more than what is compared is not known.
+            (Self::Unknown | Self::Low { .. }, Self::Unknown | Self::Low { .. }) => Self::Unknown,
+            (a, b) if a == b => Self::Constant(0),
             (a, Self::Constant(b)) => a.plus(&Self::Constant(b.wrapping_neg())),
             _ => Self::Unknown,
         }
@@ -121,6 +130,9 @@ impl Value {
         match self {
             _ if width >= 8 => self.clone(),
             Self::Constant(c) => Self::Constant(c & mask(width)),
+            Self::Low { value, width: known } if *known >= width => {
+                Self::Constant(value & mask(width))
+            }
             Self::Narrow { field, signed }
                 if field.width == width || !signed && field.width < width =>
             {
@@ -136,6 +148,9 @@ impl Value {
         match self {
             _ if width >= 8 => self.clone(),
             Self::Constant(c) => Self::Constant(sign_extend(*c, width)),
+            Self::Low { value, width: known } if *known >= width => {
+                Self::Constant(sign_extend(*value & mask(width), width))
+            }
             Self::Narrow { field, .. } if field.width == width => {
                 Self::Narrow { field: Rc::clone(field), signed: true }
             }
@@ -207,6 +222,7 @@ impl fmt::Display for Value {
             Self::Pointer { base, offset } => write!(f, "{base}{}", Offset(*offset)),
             Self::Narrow { field, signed: true } => write!(f, "(signed) {field}"),
             Self::Narrow { field, signed: false } => field.fmt(f),
+            Self::Low { value, width } => write!(f, "(low u{}) {value:#x}", width * 8),
             Self::Unknown => f.write_str("unknown"),
         }
     }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 pub(crate) const SSLSESS: &str = env!("CARGO_BIN_EXE_sslsess");
 
 /// Long enough for anything that happens at all; nothing is measured with it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits until something is so.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

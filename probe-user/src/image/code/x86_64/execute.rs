@@ -384,6 +384,9 @@ fn write(
                 let mask = mask(width as u8);
                 Value::Constant(old & !mask | new & mask)
             }
+            (_, Value::Constant(new)) if !is_high_byte(register) => {
+                Value::Low { value: new & mask(width as u8), width: width as u8 }
+            }
             _ => Value::Unknown,
         },
     };
