@@ -6,11 +6,14 @@ use anyhow::{Context as _, bail};
 
 use crate::{build, packages, progress::step};
 
-/// The programs whose own counters the end-to-end tests compare with, and
-/// those that make the traffic.
-const PROGRAMS: [&str; 9] = [
+/// The programs whose own counters the end-to-end tests compare with, those
+/// that make the traffic, and those that build programs.
+const PROGRAMS: [&str; 13] = [
+    "binutils",
     "curl",
+    "gcc",
     "libnet-ssleay-perl",
+    "libssl-dev",
     "nginx-light",
     "openssl",
     "perl",
@@ -18,6 +21,7 @@ const PROGRAMS: [&str; 9] = [
     "python3",
     "ruby",
     "util-linux",
+    "xz-utils",
 ];
 
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {

@@ -254,12 +254,12 @@ impl Elf {
         }
     }
 
-    /// The same file, with names for more of its functions.
+    /// The same file, with these names for functions and no others.
     #[must_use]
     pub fn with_functions(&self, functions: &[(&str, Symbol)]) -> Self {
-        let mut named = self.clone();
-        named.add_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
-        named
+        let functions =
+            functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)).collect();
+        Self { functions, ..self.clone() }
     }
 
     /// The address ranges that are executable in memory.

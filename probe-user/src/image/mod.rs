@@ -15,7 +15,7 @@ pub mod stripped;
 pub mod unwind;
 pub mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::code::processor::Processor;
 pub use self::{
@@ -48,6 +48,20 @@ impl Image {
     #[must_use]
     pub fn is_openssl(elf: &Elf) -> bool {
         ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"].iter().all(|f| elf.function(f).is_some())
+    }
+
+    /// Looks for names of functions beside a file that may have OpenSSL in it and
+    /// does not name it; `shown` is its name in the log.
+    ///
+    /// A root is `/`, or `/proc/PID/root` for what a process sees.
+    pub fn look_for_names(elf: &mut Elf, shown: &Path, roots: &[&Path]) {
+        if Self::is_openssl(elf) || !Self::may_be_openssl(elf) {
+            return;
+        }
+        for (path, why) in separate::complete(elf, roots) {
+            let (file, names) = (shown.display(), path.display());
+            tracing::warn!(%file, %names, %why, "names of functions are not believed");
+        }
     }
 
     /// Whether a file has OpenSSL in it, or may have it without naming it: then

@@ -8,5 +8,6 @@ mod nginx;
 mod prometheus;
 mod races;
 mod scenarios;
+mod stripped;
 mod support;
 mod verbs;

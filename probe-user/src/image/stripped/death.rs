@@ -61,17 +61,13 @@ pub(super) fn find(
         if !gives_up_its_argument(functions, free, site) {
             continue;
         }
-        let Some(freeing) = functions.containing(free) else { continue };
-        let mut followed = vec![free];
-        followed.extend(functions.instructions(&freeing).iter().filter_map(|i| match i.control {
-            Control::Call(target) | Control::Jump(target) => Some(target),
-            _ => None,
-        }));
-        for function in followed {
-            if let Some((flush, sessions)) = flush_in(functions, function) {
-                found.insert((flush, sessions, free));
-            }
+        let mut flushes: Vec<(u64, u32)> = flush_in(functions, free).into_iter().collect();
+        if flushes.is_empty() {
+            // The rest of it may be a function of its own.
+            let parts = parts_of(functions, free);
+            flushes.extend(parts.into_iter().filter_map(|part| flush_in(functions, part)));
         }
+        found.extend(flushes.into_iter().map(|(flush, sessions)| (flush, sessions, free)));
     }
     let ends: BTreeSet<(u64, u32)> = found.iter().map(|(flush, s, _)| (*flush, *s)).collect();
     if ends.len() > 1 {
@@ -79,6 +75,25 @@ pub(super) fn find(
     }
     let (flush, sessions, free) = found.into_iter().next().ok_or(NoDeath::NotFound)?;
     Ok(Death { free, flush, references, sessions })
+}
+
+/// The functions that a function calls or jumps to and that look at a pointer
+/// in something.
+fn parts_of(functions: &Functions<'_>, entry: u64) -> BTreeSet<u64> {
+    let Some(range) = functions.containing(entry) else { return BTreeSet::new() };
+    let looks = |target: &u64| {
+        functions.containing(*target).is_some_and(|part| {
+            let instructions = functions.instructions(&part);
+            instructions.iter().any(|i| origin::compared_with_null(functions.elf, i).is_some())
+        })
+    };
+    let instructions = functions.instructions(&range);
+    let targets = instructions.iter().filter_map(|instruction| match instruction.control {
+        Control::Call(target) | Control::Jump(target) | Control::Branch(target) => Some(target),
+        _ => None,
+    });
+    let outside: BTreeSet<u64> = targets.filter(|target| !range.contains(target)).collect();
+    outside.into_iter().filter(looks).collect()
 }
 
 /// Whether a function takes 1 from an `int` of its first argument.
@@ -107,7 +122,7 @@ fn flush_in(functions: &mut Functions<'_>, entry: u64) -> Option<(u64, u32)> {
     let mut compared = BTreeSet::new();
     let mut flushes = BTreeSet::new();
     for instruction in &instructions {
-        if let Some((base, distance)) = origin::compared_with_null(elf, instruction.address)
+        if let Some((base, distance)) = origin::compared_with_null(elf, instruction)
             && held(base, instruction) == context
         {
             compared.insert(distance);

@@ -13,7 +13,7 @@ use crate::image::{
 };
 
 /// How far beyond the functions that are looked at first others can be.
-const AROUND: u64 = 8 << 20;
+const AROUND: u64 = 1 << 20;
 
 /// Functions, decoded when they are asked for.
 pub(super) struct Functions<'e> {
@@ -52,14 +52,18 @@ impl<'e> Functions<'e> {
     /// The jumps to anywhere in a piece of the file; looked for once, if the
     /// pieces are near each other.
     fn jumps(&mut self, to: &Range<u64>) -> &Jumps<'e> {
-        let covers = |known: &Range<u64>| known.start <= to.start && to.end <= known.end;
-        let known = self.jumps.take().filter(|(known, _)| covers(known));
+        let known = self.jumps.take();
+        let all = known.as_ref().map_or_else(
+            || to.clone(),
+            |(known, _)| known.start.min(to.start)..known.end.max(to.end),
+        );
         let (elf, ranges) = (self.elf, self.ranges);
-        let (_, jumps) = self.jumps.insert(known.unwrap_or_else(|| {
-            let around = to.start.saturating_sub(AROUND)..to.end.saturating_add(AROUND);
-            let jumps = Jumps::scan(elf, ranges, &around);
-            (around, jumps)
-        }));
+        let (_, jumps) =
+            self.jumps.insert(known.filter(|(known, _)| *known == all).unwrap_or_else(|| {
+                let around = all.start.saturating_sub(AROUND)..all.end.saturating_add(AROUND);
+                let jumps = Jumps::scan(elf, ranges, &around);
+                (around, jumps)
+            }));
         jumps
     }
 

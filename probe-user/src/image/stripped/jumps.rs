@@ -105,8 +105,18 @@ impl<'e> Jumps<'e> {
                 jumps.extend(target.map(|target| (target, instruction.address)));
             }
         }
-        jumps.retain(|(target, _)| !self.ranges.is_entry(*target));
+        jumps.retain(|(target, source)| {
+            !self.ranges.is_entry(*target) && self.may_be_an_instruction(*source)
+        });
         jumps
+    }
+
+    /// Whether an instruction may begin at an address: not in the middle of
+    /// another one of a function that decodes.
+    fn may_be_an_instruction(&self, address: u64) -> bool {
+        let function = self.ranges.containing(address);
+        let decoded = function.and_then(|range| flow::decode(self.elf, &range).ok());
+        decoded.is_none_or(|all| all.binary_search_by_key(&address, |i| i.address).is_ok())
     }
 
     /// Where a function jumps to outside of itself, other than to entries.

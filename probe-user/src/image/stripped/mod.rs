@@ -80,16 +80,13 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, ProbePlan) {
     }
 }
 
-/// Recognises OpenSSL in a file, whatever its symbols say.
+/// Recognises OpenSSL in a file, whatever its symbols and texts say.
 ///
 /// # Errors
 ///
 /// With what was not found.
 pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> {
     let missing = |what| Gap::NotRecognised { what };
-    if !is_suspected(elf) {
-        return Err(missing("the name of a source file of OpenSSL"));
-    }
     let sites = sites::find(elf);
     let mut functions = Functions::new(elf, ranges);
     let mut blocks = block::find(&mut functions, &sites);
@@ -128,4 +125,25 @@ pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> 
             outside_targets: functions.outside_targets(&ranges),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// This very program has the name of OpenSSL's source file in it, and tens
+    /// of thousands of functions, but no OpenSSL.
+    #[test]
+    fn a_program_that_only_speaks_of_openssl_is_not_openssl() {
+        let elf = Elf::open(Path::new("/proc/self/exe")).expect("the test itself");
+        assert_eq!(is_suspected(&elf), cfg!(target_arch = "x86_64"));
+        let (learnt, plan) = learn(&elf, PlanChoice::Auto);
+        assert!(learnt.layout.block().is_none() && plan.points.is_empty());
+        assert!(matches!(
+            learnt.gaps.as_slice(),
+            [FieldGap { reason: Gap::NotRecognised { .. }, .. }]
+        ));
+    }
 }

@@ -7,14 +7,11 @@ use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use crate::image::{
     code::{
         flow::{Function, Origin},
-        instruction::Effect,
+        instruction::{Effect, Instruction},
         x86_64::general_register,
     },
     elf::Elf,
 };
-
-/// Copies from register to register that are followed.
-const COPIES: usize = 8;
 
 /// What a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,46 +29,92 @@ pub(super) enum Held {
 /// What a register holds before the instruction at an address, if it is the
 /// same along all paths.
 pub(super) fn held(elf: &Elf, function: &Function, register: usize, at: u64) -> Held {
-    let mut all = BTreeSet::new();
-    collect(elf, function, register, at, COPIES, &mut all);
-    match Vec::from_iter(all).as_slice() {
+    let mut search = Search { elf, function, seen: BTreeSet::new(), found: BTreeSet::new() };
+    search.follow(register, at);
+    match Vec::from_iter(search.found).as_slice() {
         [one] => *one,
         _ => Held::Other,
     }
 }
 
-fn collect(
-    elf: &Elf,
-    function: &Function,
-    register: usize,
-    at: u64,
-    copies: usize,
-    all: &mut BTreeSet<Held>,
-) {
-    for origin in function.reaching(register, at) {
-        let address = match origin {
-            Origin::Entry => {
-                all.insert(Held::Entry(register));
-                continue;
-            }
-            Origin::Outside => {
-                all.insert(Held::Other);
-                continue;
-            }
-            Origin::Assignment(address) => address,
-        };
-        match function.at(address).map(|instruction| instruction.effect) {
-            Some(Effect::Copy { to, from }) if to == register && copies > 0 => {
-                collect(elf, function, from, address, copies - 1, all);
-            }
-            Some(Effect::Load { to, base: Some(_), displacement, width: 8 }) if to == register => {
-                all.insert(u32::try_from(displacement).map_or(Held::Other, Held::Field));
-            }
-            _ => {
-                all.insert(constant(elf, address).map_or(Held::Other, Held::Constant));
-            }
+struct Search<'f> {
+    elf: &'f Elf,
+    function: &'f Function,
+    /// Registers and places that were followed already.
+    seen: BTreeSet<(usize, u64)>,
+    found: BTreeSet<Held>,
+}
+
+impl Search<'_> {
+    /// Follows a register back to where its value was made, through copies to
+    /// other registers and to the stack.
+    fn follow(&mut self, register: usize, at: u64) {
+        if !self.seen.insert((register, at)) {
+            return;
+        }
+        let stack_pointer = self.elf.processor().convention().stack_pointer;
+        for origin in self.function.reaching(register, at) {
+            let address = match origin {
+                Origin::Entry => {
+                    self.found.insert(Held::Entry(register));
+                    continue;
+                }
+                Origin::Outside => {
+                    self.found.insert(Held::Other);
+                    continue;
+                }
+                Origin::Assignment(address) => address,
+            };
+            let held = match self.function.at(address).map(|instruction| instruction.effect) {
+                Some(Effect::Copy { to, from }) if to == register => {
+                    self.follow(from, address);
+                    continue;
+                }
+                Some(Effect::Load { to, base: Some(base), displacement, width: 8 })
+                    if to == register && base == stack_pointer =>
+                {
+                    match stores(self.elf, self.function, displacement) {
+                        Some(stores) => {
+                            for (stored, store) in stores {
+                                self.follow(stored, store);
+                            }
+                            continue;
+                        }
+                        None => Held::Other,
+                    }
+                }
+                Some(Effect::Load { to, base: Some(_), displacement, width: 8 })
+                    if to == register =>
+                {
+                    u32::try_from(displacement).map_or(Held::Other, Held::Field)
+                }
+                _ => constant(self.elf, address).map_or(Held::Other, Held::Constant),
+            };
+            self.found.insert(held);
         }
     }
+}
+
+/// The instructions that put a register into a slot of the stack: its number,
+/// and where they are; `None` if anything else writes there, or nothing does.
+fn stores(elf: &Elf, function: &Function, slot: i64) -> Option<Vec<(usize, u64)>> {
+    let mut stores = Vec::new();
+    for at in function.instructions() {
+        let code = elf.code(at.address)?;
+        let instruction = Decoder::with_ip(64, code, at.address, DecoderOptions::NONE).decode();
+        let is_there = instruction.op_count() > 0
+            && instruction.op0_kind() == OpKind::Memory
+            && instruction.memory_base() == Register::RSP
+            && instruction.memory_displacement64() as i64 == slot;
+        if !is_there || matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test) {
+            continue;
+        }
+        if instruction.code() != Code::Mov_rm64_r64 {
+            return None;
+        }
+        stores.push((general_register(instruction.op1_register())?, at.address));
+    }
+    (!stores.is_empty()).then_some(stores)
 }
 
 /// What a `mov` of a constant, or an `xor` or `sub` of a register with itself,
@@ -104,8 +147,13 @@ fn constant(elf: &Elf, address: u64) -> Option<u64> {
 
 /// Whether an instruction compares a pointer in memory with NULL: the register
 /// that its address is counted from, and the distance.
-pub(super) fn compared_with_null(elf: &Elf, address: u64) -> Option<(usize, u32)> {
+pub(super) fn compared_with_null(elf: &Elf, at: &Instruction) -> Option<(usize, u32)> {
+    let address = at.address;
     let code = elf.code(address)?;
+    // `cmpq $0, …`: REX.W, opcode 0x83 or 0x81.
+    if !matches!(code, [0x48..=0x4f, 0x83 | 0x81, ..]) {
+        return None;
+    }
     let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
     let is_null = matches!(instruction.code(), Code::Cmp_rm64_imm8 | Code::Cmp_rm64_imm32)
         && instruction.op0_kind() == OpKind::Memory
