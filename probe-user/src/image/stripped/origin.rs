@@ -138,9 +138,7 @@ fn constant(elf: &Elf, address: u64) -> Option<u64> {
             Some(0)
         }
         // `or $-1, %eax`, for size.
-        _ if instruction.code() == Code::Or_rm32_imm8 && instruction.immediate32() == u32::MAX => {
-            Some(u64::from(u32::MAX))
-        }
+        Mnemonic::Or if whole => instruction.try_immediate(1).ok().filter(|c| *c == u64::MAX),
         _ => None,
     }
 }
