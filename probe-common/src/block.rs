@@ -1,7 +1,8 @@
 use core::mem::size_of;
 
 /// The eleven counters that `SSL_CTX` keeps, in the order in which they stand
-/// in its `stats` (`ssl/ssl_local.h`, OpenSSL 1.1.1 to 4.0).
+/// in its `stats` (`ssl/ssl_local.h`, OpenSSL 1.1.1 to 4.0). The relatives keep
+/// this order, with those left out that they do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Counter {
@@ -45,6 +46,12 @@ pub const COUNTERS: [Counter; 11] = [
 ];
 
 impl Counter {
+    /// The counter of this number, if there is one.
+    #[must_use]
+    pub const fn from_raw(raw: u8) -> Option<Self> {
+        if (raw as usize) < COUNTERS.len() { Some(COUNTERS[raw as usize]) } else { None }
+    }
+
     /// The name of the manual page `SSL_CTX_sess_number(3)`, as JSON and metrics use it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -71,7 +78,8 @@ impl Counter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MirroredBlock {
-    /// The counters, indexed by [`Counter`]. C `int`s: they wrap.
+    /// The counters as they stand: which one each is, `BlockLayout::order` says.
+    /// C `int`s: they wrap.
     pub counters: [i32; 11],
     /// `references`; only meaningful with `record_flags::REFERENCES_KNOWN`.
     pub references: i32,

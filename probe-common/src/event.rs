@@ -57,7 +57,7 @@ pub struct LifecycleEvent {
     pub record: ContextRecord,
 }
 
-const _: () = assert!(size_of::<LifecycleEvent>() == 160);
+const _: () = assert!(size_of::<LifecycleEvent>() == 176);
 
 impl LifecycleEvent {
     /// Reads an event from the bytes of a ring buffer entry.

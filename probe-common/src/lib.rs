@@ -14,7 +14,9 @@ mod spec;
 pub use block::{COUNTERS, Counter, MirroredBlock};
 pub use event::{EventKind, LifecycleEvent};
 pub use record::{ContextKey, ContextRecord, Inheritance, record_flags};
-pub use spec::{Action, BlockLayout, NO_FIELD, ProbeSpec, Register, argument_flags};
+pub use spec::{
+    Action, BlockLayout, NO_COUNTER, NO_FIELD, OPENSSL_ORDER, ProbeSpec, Register, argument_flags,
+};
 
 /// Names of maps, programs and globals, as they stand in the BPF object.
 pub mod names {

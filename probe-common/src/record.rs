@@ -41,9 +41,11 @@ pub struct ContextRecord {
     /// Where this context's fields are: what the image's probes know, kept for
     /// looks that no probe of the image causes (exit, exec, fork).
     pub layout: BlockLayout,
+    /// Zero.
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<ContextRecord>() == 128);
+const _: () = assert!(size_of::<ContextRecord>() == 144);
 
 /// What a fork gave to a context of the child: another process counted that.
 /// The value of the map `INHERITED`, which has the same keys as `CONTEXTS`.
@@ -53,7 +55,7 @@ pub struct Inheritance {
     /// `ContextRecord::born_ns` of the context that it is about; a later one at
     /// the same address inherited nothing.
     pub born_ns: u64,
-    /// The counters at the fork.
+    /// The counters at the fork, in the order of the record's block.
     pub counters: [i32; 11],
     /// Zero.
     pub pad: u32,

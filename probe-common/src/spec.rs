@@ -3,13 +3,19 @@ use core::mem::size_of;
 /// An offset that is not known, or does not apply.
 pub const NO_FIELD: u32 = u32::MAX;
 
+/// An `int` of the block that is no counter, or is not there.
+pub const NO_COUNTER: u8 = u8::MAX;
+
+/// The order of OpenSSL's block: all of [`COUNTERS`](crate::COUNTERS).
+pub const OPENSSL_ORDER: [u8; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+
 /// Where the fields of an `SSL_CTX` are, as far as the kernel half needs them.
 ///
 /// Byte offsets from the start of the `SSL_CTX`; [`NO_FIELD`] where unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct BlockLayout {
-    /// The first of the eleven consecutive counters.
+    /// The first of the consecutive counters; meaningless if there are none.
     pub counters: u32,
     /// `references`.
     pub references: u32,
@@ -17,7 +23,14 @@ pub struct BlockLayout {
     pub sessions: u32,
     /// `num_items`, from the start of that hash.
     pub num_items: u32,
+    /// Which [`Counter`](crate::Counter) each `int` of the block is, or
+    /// [`NO_COUNTER`]. The kernel half carries it along, and does not look at it.
+    pub order: [u8; 11],
+    /// How many `int`s the block has: 11 in OpenSSL, 10 in AWS-LC, 0 in BoringSSL.
+    pub count: u8,
 }
+
+const _: () = assert!(size_of::<BlockLayout>() == 28);
 
 /// What a probe point does. A plain `u8` on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +95,7 @@ pub struct ProbeSpec {
     pub layout: BlockLayout,
 }
 
-const _: () = assert!(size_of::<ProbeSpec>() == 28);
+const _: () = assert!(size_of::<ProbeSpec>() == 40);
 
 #[cfg(feature = "user")]
 mod pod {

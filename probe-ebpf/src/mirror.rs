@@ -5,7 +5,10 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_user,
-        generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
+        generated::{
+            bpf_get_attach_cookie, bpf_ktime_get_ns,
+            bpf_probe_read_user as bpf_probe_read_user_bytes,
+        },
     },
     programs::ProbeContext,
 };
@@ -154,6 +157,7 @@ pub fn fresh_record(spec: &ProbeSpec, address: u64) -> Option<ContextRecord> {
         flags,
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         layout: spec.layout,
+        pad: 0,
     })
 }
 
@@ -164,14 +168,14 @@ pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, 
     let mut block = MirroredBlock { counters: [0; 11], references: 0, number: 0 };
     let mut flags = 0;
     let counters = address.wrapping_add(u64::from(layout.counters));
-    if layout.references == layout.counters + 44 {
-        // Where they stand in every build seen: one read for both.
+    if layout.count == 11 && layout.references == layout.counters + 44 {
+        // Where they stand in every build of OpenSSL seen: one read for both.
         let both: [i32; 12] = read(counters)?;
         block.counters.copy_from_slice(&both[..11]);
         block.references = both[11];
         flags |= record_flags::REFERENCES_KNOWN;
     } else {
-        block.counters = read(counters)?;
+        read_counters(&mut block.counters, counters, layout.count)?;
         if layout.references != NO_FIELD {
             block.references = read(address.wrapping_add(u64::from(layout.references)))?;
             flags |= record_flags::REFERENCES_KNOWN;
@@ -185,6 +189,25 @@ pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, 
         }
     }
     Some((block, flags))
+}
+
+/// Reads the first `ints` of the counters, and leaves the others as they are.
+#[inline(always)]
+fn read_counters(counters: &mut [i32; 11], address: u64, ints: u8) -> Option<()> {
+    // The verifier has to see that no more than the block is written.
+    let bytes = u32::from(ints).min(11) * 4;
+    if bytes == 0 {
+        return Some(());
+    }
+    // SAFETY: the destination is at least as long; the helper checks the address.
+    let failed = unsafe {
+        bpf_probe_read_user_bytes(counters.as_mut_ptr().cast(), bytes, address as *const _)
+    };
+    if failed != 0 {
+        count(Loss::ReadFailed);
+        return None;
+    }
+    Some(())
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
-use probe_common::{Action, BlockLayout, ContextKey, NO_FIELD};
+use probe_common::{Action, BlockLayout, ContextKey, NO_FIELD, OPENSSL_ORDER};
 
 use crate::{
     image::{ProbeKind, ProbePoint, plan::Argument},
@@ -36,8 +36,14 @@ pub fn run() -> anyhow::Result<()> {
         argument: Argument { register: 7, dereference: None, creates: true },
         action: Action::Mirror,
     };
-    let layout =
-        BlockLayout { counters: 0, references: 44, sessions: NO_FIELD, num_items: NO_FIELD };
+    let layout = BlockLayout {
+        counters: 0,
+        references: 44,
+        sessions: NO_FIELD,
+        num_items: NO_FIELD,
+        order: OPENSSL_ORDER,
+        count: 11,
+    };
     kernel.attach(1, layout, &[point], &path)?;
     let context: [i32; 12] = core::array::from_fn(|i| i as i32 + 1);
     probed(context.as_ptr());

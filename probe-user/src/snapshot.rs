@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use crate::context::{Source, State};
+pub use crate::{
+    context::{Source, State},
+    image::Family,
+};
 
 /// Everything, at one moment. Immutable.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,6 +78,9 @@ pub struct LibrarySnapshot {
     pub build_id: Option<String>,
     /// What its libcrypto calls itself.
     pub version: Option<String>,
+    /// Whose it is: by what it exports and does, not by its name or version.
+    #[serde(default)]
+    pub family: Option<Family>,
 }
 
 /// The twelve values of `SSL_CTX_sess_number(3)`, as the function would return
@@ -133,7 +139,8 @@ pub struct GapSnapshot {
 pub struct GroupSnapshot {
     /// The executable that the group is of; empty where it is not known.
     pub exe: String,
-    /// Sums of what the contexts counted, by name; each only grows.
+    /// Sums of what the contexts counted, by name; each only grows. Without
+    /// those that none of the contexts' libraries counts.
     pub totals: Vec<(&'static str, i64)>,
     /// Sessions in the internal caches of the live contexts now; `None` if it
     /// is not known of one of them.

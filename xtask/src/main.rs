@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod libs;
 mod packages;
 mod progress;
 mod test;
@@ -36,6 +37,19 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// Build libraries of OpenSSL in many releases and ways, learn each, and
+    /// compare with the truth; writes docs/libraries.md.
+    Libs {
+        /// Only those whose names contain one of these; the table is then not written.
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+        /// Only list them.
+        #[arg(long)]
+        list: bool,
+        /// Only build what is missing.
+        #[arg(long)]
+        no_learn: bool,
+    },
     /// Run every check and every test: formatting, lints, unit tests, end to end.
     Test {
         /// Only the end-to-end tests whose names contain this.
@@ -48,6 +62,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
+        Verb::Libs { filters, list, no_learn } => libs::run(&filters, list, no_learn),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, packages, progress::step};
+use crate::{build, libs, packages, progress::step};
 
 /// The programs whose own counters the end-to-end tests compare with, those
 /// that make the traffic, and those that build programs.
@@ -35,6 +35,7 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
     }
+    libs::relatives::ensure_for_tests()?;
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);
     shown("end-to-end tests", &mut end_to_end)

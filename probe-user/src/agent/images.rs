@@ -15,7 +15,7 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, companion, elf, plan},
+    image::{Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, companion, elf, plan},
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -181,7 +181,8 @@ impl Images {
         Image::look_for_names(&mut elf, shown, &[Path::new("/"), &root]);
         if !Image::may_be_openssl(&elf) {
             return Some(if elf.function("SSL_CTX_new").is_some() {
-                let why = "it has SSL_CTX_new, but no SSL_CTX_ctrl: not OpenSSL's libssl";
+                let why = "it has SSL_CTX_new, but neither SSL_CTX_ctrl nor SSL_CTX_sess_number \
+                           and its like: not OpenSSL's libssl, nor a known relative's";
                 refused(library, why.to_owned())
             } else {
                 Known::Other
@@ -250,7 +251,17 @@ impl Images {
             path: image.path.clone(),
             build_id: image.build_id.clone(),
             version: image.version.clone(),
+            family: image.family,
         })
+    }
+
+    /// Whether counters of this image change without a probe: its probes stand
+    /// at function entries.
+    #[must_use]
+    pub fn changes_unseen(&self, image: u32) -> bool {
+        let at_entries =
+            |image: &Image| image.plan.points.iter().any(|p| p.kind == ProbeKind::Entry);
+        self.images.get(&image).is_some_and(at_entries)
     }
 
     /// The images whose probes are attached.

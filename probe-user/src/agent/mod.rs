@@ -3,7 +3,7 @@
 pub mod images;
 pub mod task;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
@@ -297,6 +297,7 @@ impl Agent {
             let reason = format!("{} {what}", self.unreported);
             gaps.push(GapSnapshot { pid: None, library: None, reason });
         }
+        gaps.extend(self.ended_unseen());
         let groups = self.groups();
         Ok(Snapshot {
             host: Host {
@@ -316,6 +317,24 @@ impl Agent {
                 forgotten: self.registry.forgotten(),
             },
         })
+    }
+
+    /// Contexts that ended without a last look, of libraries that count without
+    /// a probe seeing it: a gap for each process.
+    fn ended_unseen(&self) -> BTreeSet<GapSnapshot> {
+        self.registry
+            .all()
+            .filter(|context| context.state != State::Live && context.seen.source == Source::Probe)
+            .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
+            .filter(|context| self.images.changes_unseen(context.image))
+            .map(|context| GapSnapshot {
+                pid: Some(context.key.tgid),
+                library: Some(self.images.library(context.image).path),
+                reason: "contexts ended without a last look, and probes stand at function entries \
+                         only: their values are those of `observed_at`, and may be too low"
+                    .to_owned(),
+            })
+            .collect()
     }
 
     fn show(&self, context: &Context) -> ContextSnapshot {
@@ -357,7 +376,7 @@ impl Agent {
                     exe: key.exe,
                     totals: probe_common::COUNTERS
                         .into_iter()
-                        .map(|counter| (counter.name(), sums[counter as usize]))
+                        .filter_map(|c| Some((c.name(), sums[c as usize]?)))
                         .collect(),
                     number: live.iter().map(|context| self.stats(context).number).sum(),
                     live: live.len(),
@@ -384,9 +403,9 @@ fn origin(kernel: &mut Kernel, key: &ContextKey, record: &ContextRecord) -> Orig
 /// The values as the functions of the manual page would return them.
 fn stats(seen: &Observation) -> SessionStats {
     use probe_common::Counter;
-    let counter = |counter: Counter| Some(i64::from(seen.block.counters[counter as usize]));
+    let counter = |counter: Counter| seen.counters[counter as usize].map(i64::from);
     SessionStats {
-        number: seen.number_known.then_some(seen.block.number as i64),
+        number: seen.number.map(|number| number as i64),
         connect: counter(Counter::Connect),
         connect_good: counter(Counter::ConnectGood),
         connect_renegotiate: counter(Counter::ConnectRenegotiate),

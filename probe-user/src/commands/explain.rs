@@ -39,8 +39,9 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     Image::look_for_names(&mut elf, file, &[Path::new("/")]);
     anyhow::ensure!(
         Image::may_be_openssl(&elf),
-        "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl, and has no name of \
-         OpenSSL's source files: it is no libssl of OpenSSL",
+        "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl, or SSL_CTX_sess_number \
+         and its like, and has no name of OpenSSL's source files: it is no libssl of OpenSSL or \
+         a relative",
         file.display()
     );
     let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();

@@ -21,13 +21,17 @@ impl GroupKey {
     }
 }
 
+/// Sums over the contexts whose library keeps the counter, indexed by
+/// `Counter`; `None` where no context's does.
+pub type Sums = [Option<i64>; 11];
+
 /// The sums of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupTotals {
     /// Counts of the contexts that are gone and not kept any more.
-    retired: [i64; 11],
+    retired: Sums,
     /// The largest sums that were ever shown.
-    shown: [i64; 11],
+    shown: Sums,
 }
 
 /// All groups.
@@ -47,11 +51,8 @@ impl Groups {
     /// Up to OpenSSL 3.1 a servername callback that changes the context counts
     /// `accept` on the new one and then takes it from the old one. A look in
     /// between sees one too many; the sum stays there until the next handshake.
-    pub fn totals<'c>(
-        &mut self,
-        kept: impl Iterator<Item = &'c Context>,
-    ) -> Vec<(GroupKey, [i64; 11])> {
-        let mut sums: BTreeMap<GroupKey, [i64; 11]> =
+    pub fn totals<'c>(&mut self, kept: impl Iterator<Item = &'c Context>) -> Vec<(GroupKey, Sums)> {
+        let mut sums: BTreeMap<GroupKey, Sums> =
             self.0.iter().map(|(key, totals)| (key.clone(), totals.retired)).collect();
         for context in kept {
             add(sums.entry(GroupKey::of(context)).or_default(), context.counted());
@@ -60,6 +61,7 @@ impl Groups {
             .map(|(key, sum)| {
                 let shown = &mut self.0.entry(key.clone()).or_default().shown;
                 for (shown, sum) in shown.iter_mut().zip(sum) {
+                    // Nothing is less than any sum.
                     *shown = (*shown).max(sum);
                 }
                 (key, *shown)
@@ -68,8 +70,10 @@ impl Groups {
     }
 }
 
-fn add(sum: &mut [i64; 11], more: [i64; 11]) {
+fn add(sum: &mut Sums, more: Sums) {
     for (sum, more) in sum.iter_mut().zip(more) {
-        *sum += more;
+        if let Some(more) = more {
+            *sum = Some(sum.unwrap_or(0) + more);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use probe_common::{BlockLayout, ContextRecord, MirroredBlock, NO_FIELD, record_flags};
+use probe_common::{BlockLayout, ContextRecord, Counter, NO_FIELD, record_flags};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{ProcessMemory, clock};
@@ -19,13 +19,30 @@ pub enum Source {
     Final,
 }
 
-/// A block, and how it was had.
+/// The counters, indexed by [`Counter`]; `None` for one that the library does
+/// not keep.
+pub type Counters = [Option<i32>; 11];
+
+/// The counters of a block, each by its own name.
+#[must_use]
+pub fn counters_of(layout: &BlockLayout, block: &[i32; 11]) -> Counters {
+    let mut counters = [None; 11];
+    let present = block.iter().zip(layout.order).take(usize::from(layout.count));
+    for (value, counter) in present {
+        if let Some(counter) = Counter::from_raw(counter) {
+            counters[counter as usize] = Some(*value);
+        }
+    }
+    counters
+}
+
+/// What a context said of itself, and how it was had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// The values. Those that are not known are not to be looked at.
-    pub block: MirroredBlock,
-    /// Whether `block.number` is known.
-    pub number_known: bool,
+    /// The counters: C `int`s.
+    pub counters: Counters,
+    /// Items in the internal session cache, where that is known.
+    pub number: Option<u64>,
     /// Where they come from.
     pub source: Source,
     /// Just before they were read, nanoseconds of `CLOCK_MONOTONIC`.
@@ -37,8 +54,8 @@ impl Observation {
     #[must_use]
     pub fn of_record(record: &ContextRecord, source: Source) -> Self {
         Self {
-            block: record.block,
-            number_known: record.flags & record_flags::NUMBER_KNOWN != 0,
+            counters: counters_of(&record.layout, &record.block.counters),
+            number: (record.flags & record_flags::NUMBER_KNOWN != 0).then_some(record.block.number),
             source,
             at_ns: record.observed_ns,
         }
@@ -59,14 +76,17 @@ impl Observation {
         layout: &BlockLayout,
     ) -> io::Result<Self> {
         let at_ns = clock::monotonic_ns();
-        let mut block = MirroredBlock::default();
         let mut bytes = [0; 44];
-        memory.read(pid, address.wrapping_add(u64::from(layout.counters)), &mut bytes)?;
-        for (counter, bytes) in block.counters.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        let mut block = [0; 11];
+        if let Some(bytes) = bytes.get_mut(..4 * usize::from(layout.count))
+            && !bytes.is_empty()
+        {
+            memory.read(pid, address.wrapping_add(u64::from(layout.counters)), bytes)?;
+        }
+        for (counter, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *counter = i32::from_ne_bytes(*bytes);
         }
-        let number_known = layout.sessions != NO_FIELD && layout.num_items != NO_FIELD;
-        if number_known {
+        let number = if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
             let field = |address: u64| -> io::Result<u64> {
                 let mut bytes = [0; 8];
                 memory.read(pid, address, &mut bytes)?;
@@ -74,16 +94,24 @@ impl Observation {
             };
             let sessions = field(address.wrapping_add(u64::from(layout.sessions)))?;
             // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
-            if sessions != 0 {
-                block.number = field(sessions.wrapping_add(u64::from(layout.num_items)))?;
-            }
-        }
-        Ok(Self { block, number_known, source: Source::Memory, at_ns })
+            let no_hash = sessions == 0;
+            Some(if no_hash {
+                0
+            } else {
+                field(sessions.wrapping_add(u64::from(layout.num_items)))?
+            })
+        } else {
+            None
+        };
+        let counters = counters_of(layout, &block);
+        Ok(Self { counters, number, source: Source::Memory, at_ns })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use probe_common::{NO_COUNTER, OPENSSL_ORDER};
+
     use super::*;
 
     /// Memory that begins at an address, of a process that is this test.
@@ -99,8 +127,14 @@ mod tests {
         }
     }
 
-    const LAYOUT: BlockLayout =
-        BlockLayout { counters: 0x10, references: 0x3c, sessions: 0x8, num_items: 0x18 };
+    const LAYOUT: BlockLayout = BlockLayout {
+        counters: 0x10,
+        references: 0x3c,
+        sessions: 0x8,
+        num_items: 0x18,
+        order: OPENSSL_ORDER,
+        count: 11,
+    };
 
     /// A context at 0x1000 and its hash at 0x1080.
     fn fake() -> Fake {
@@ -117,15 +151,37 @@ mod tests {
     #[test]
     fn a_block_is_read_as_it_stands() {
         let seen = Observation::read(&fake(), 1, 0x1000, &LAYOUT).expect("readable");
-        assert_eq!(seen.block.counters, [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!((seen.block.number, seen.number_known), (7, true));
+        assert_eq!(seen.counters, [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(Some));
+        assert_eq!(seen.number, Some(7));
+    }
+
+    /// AWS-LC's block: `accept_renegotiate` is not among them.
+    const TEN: [u8; 11] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, NO_COUNTER];
+
+    #[test]
+    fn a_counter_that_is_not_kept_is_none_and_not_zero() {
+        let layout = BlockLayout { order: TEN, count: 10, ..LAYOUT };
+        let seen = Observation::read(&fake(), 1, 0x1000, &layout).expect("readable");
+        assert_eq!(seen.counters[Counter::AcceptRenegotiate as usize], None);
+        assert_eq!(seen.counters[Counter::Accept as usize], Some(2));
+        assert_eq!(seen.counters[Counter::AcceptGood as usize], Some(3));
+        assert_eq!(seen.counters[Counter::CbHits as usize], Some(8));
+        assert_eq!(seen.number, Some(7));
+    }
+
+    #[test]
+    fn without_counters_the_number_is_known_all_the_same() {
+        let layout =
+            BlockLayout { order: [NO_COUNTER; 11], count: 0, counters: NO_FIELD, ..LAYOUT };
+        let seen = Observation::read(&fake(), 1, 0x1000, &layout).expect("readable");
+        assert_eq!((seen.counters, seen.number), ([None; 11], Some(7)));
     }
 
     #[test]
     fn what_is_not_known_is_not_read() {
         let layout = BlockLayout { num_items: NO_FIELD, ..LAYOUT };
         let seen = Observation::read(&fake(), 1, 0x1000, &layout).expect("readable");
-        assert!(!seen.number_known);
+        assert_eq!(seen.number, None);
     }
 
     #[test]

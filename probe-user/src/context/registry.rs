@@ -7,8 +7,8 @@ use probe_common::{ContextKey, ContextRecord};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    groups::Groups,
-    reconstruct::{Observation, Source},
+    groups::{Groups, Sums},
+    reconstruct::{Observation, Source, counters_of},
     widen::Widened,
 };
 use crate::{
@@ -54,16 +54,19 @@ pub struct Context {
     missing: bool,
     widened: Widened,
     /// What a fork gave it at its birth, which another process counted.
-    inherited: [i64; 11],
+    inherited: [Option<i64>; 11],
 }
 
 impl Context {
-    /// What this context counted itself, as numbers that do not wrap.
+    /// What this context counted itself, as numbers that do not wrap; `None`
+    /// where its library does not count.
     #[must_use]
-    pub fn counted(&self) -> [i64; 11] {
+    pub fn counted(&self) -> Sums {
         let mut counted = self.widened.values();
         for (counted, inherited) in counted.iter_mut().zip(self.inherited) {
-            *counted -= inherited;
+            if let Some(counted) = counted {
+                *counted -= inherited.unwrap_or(0);
+            }
         }
         counted
     }
@@ -71,11 +74,13 @@ impl Context {
     fn see(&mut self, seen: Observation) {
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
-            self.widened.advance(seen.block.counters);
+            self.widened.advance(seen.counters);
             // The parent's other threads may have counted between the copy of
             // the memory and the look at what was inherited.
             for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
-                *inherited = (*inherited).min(value.max(0));
+                if let (Some(inherited), Some(value)) = (inherited, value) {
+                    *inherited = (*inherited).min(value.max(0));
+                }
             }
             self.missing = false;
             self.seen = seen;
@@ -89,7 +94,7 @@ impl Context {
 pub struct Origin {
     /// Its process.
     pub facts: ProcessFacts,
-    /// What a fork gave it.
+    /// What a fork gave it, in the order of its block.
     pub inherited: [i32; 11],
 }
 
@@ -163,7 +168,7 @@ impl Registry {
             .or_insert(0);
         *generation += 1;
         let generation = *generation;
-        let widened = Widened::starting_at(record.block.counters);
+        let widened = Widened::starting_at(seen.counters);
         let Origin { mut facts, inherited } = origin();
         complete(&mut facts, record);
         let context = Context {
@@ -178,7 +183,7 @@ impl Registry {
             layout: record.layout,
             missing: false,
             widened,
-            inherited: Widened::starting_at(inherited).values(),
+            inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
         };
         self.live.insert(key, context);
     }
@@ -273,7 +278,7 @@ impl Registry {
     }
 
     /// The sums of all groups.
-    pub fn group_totals(&mut self) -> Vec<(super::groups::GroupKey, [i64; 11])> {
+    pub fn group_totals(&mut self) -> Vec<(super::groups::GroupKey, Sums)> {
         self.groups.totals(self.live.values().chain(&self.ended))
     }
 }
@@ -296,7 +301,7 @@ fn complete(facts: &mut ProcessFacts, record: &ContextRecord) {
 
 #[cfg(test)]
 mod tests {
-    use probe_common::{BlockLayout, MirroredBlock};
+    use probe_common::{BlockLayout, MirroredBlock, NO_COUNTER, OPENSSL_ORDER};
 
     use super::*;
 
@@ -314,7 +319,15 @@ mod tests {
             image: 1,
             flags: 0,
             comm: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
-            layout: BlockLayout { counters: 0, references: 0, sessions: 0, num_items: 0 },
+            layout: BlockLayout {
+                counters: 0,
+                references: 0,
+                sessions: 0,
+                num_items: 0,
+                order: OPENSSL_ORDER,
+                count: 11,
+            },
+            pad: 0,
         }
     }
 
@@ -329,7 +342,7 @@ mod tests {
 
     fn hits(registry: &mut Registry) -> i64 {
         let totals = registry.group_totals();
-        totals.iter().map(|(_, sum)| sum[probe_common::Counter::Hits as usize]).sum()
+        totals.iter().filter_map(|(_, sum)| sum[probe_common::Counter::Hits as usize]).sum()
     }
 
     #[test]
@@ -366,7 +379,7 @@ mod tests {
         registry.born(child, &inherited, || origin(inherited.block.counters));
         registry.see(&child, 2, Observation::of_record(&record(3, 1001), Source::Memory));
         assert_eq!(hits(&mut registry), 1001);
-        let shown: Vec<i32> = registry.all().map(|c| c.seen.block.counters[9]).collect();
+        let shown: Vec<i32> = registry.all().filter_map(|c| c.seen.counters[9]).collect();
         assert!(shown.contains(&1001) && shown.contains(&1000));
     }
 
@@ -375,7 +388,7 @@ mod tests {
         let mut registry = Registry::new(Retention { ended: 10 });
         registry.end(KEY, &record(1, 4), End::Freed, facts);
         let context = registry.all().next().expect("it is kept");
-        assert_eq!((context.state, context.seen.block.counters[9]), (State::Freed, 4));
+        assert_eq!((context.state, context.seen.counters[9]), (State::Freed, Some(4)));
         assert_eq!(context.facts.comm.as_deref(), Some("test"));
     }
 
@@ -412,6 +425,19 @@ mod tests {
         assert_eq!(hits(&mut registry), 0);
         registry.see(&KEY, 1, Observation::of_record(&record(3, 1002), Source::Memory));
         assert_eq!(hits(&mut registry), 2);
+    }
+
+    #[test]
+    fn a_counter_that_no_context_keeps_has_no_sum() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let mut kept_none = record(1, 3);
+        kept_none.layout.order = [NO_COUNTER; 11];
+        kept_none.layout.count = 0;
+        registry.born(KEY, &kept_none, facts);
+        assert!(registry.group_totals().iter().all(|(_, sums)| *sums == [None; 11]));
+        // One of OpenSSL's in the same program has.
+        registry.born(ContextKey { address: 0x2000, ..KEY }, &record(2, 4), facts);
+        assert_eq!(hits(&mut registry), 4);
     }
 
     #[test]

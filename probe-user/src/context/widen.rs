@@ -2,11 +2,14 @@
 
 use probe_common::{COUNTERS, Counter};
 
-/// Counters as 64-bit numbers that go on where the `int` wraps.
+use super::reconstruct::Counters;
+
+/// Counters as 64-bit numbers that go on where the `int` wraps, indexed by
+/// [`Counter`]; `None` for one that the library does not keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widened {
-    last: [i32; 11],
-    value: [i64; 11],
+    last: Counters,
+    value: [Option<i64>; 11],
 }
 
 impl Widened {
@@ -15,12 +18,14 @@ impl Widened {
     /// A negative value has wrapped, but for `accept`, which some releases
     /// count below zero when SNI meets a HelloRetryRequest (openssl #13183).
     #[must_use]
-    pub fn starting_at(counters: [i32; 11]) -> Self {
-        let mut value = counters.map(i64::from);
+    pub fn starting_at(counters: Counters) -> Self {
+        let mut value = counters.map(|counter| counter.map(i64::from));
         for counter in COUNTERS {
-            let slot = &mut value[counter as usize];
-            if *slot < 0 && counter != Counter::Accept {
-                *slot += 1 << 32;
+            if let Some(value) = &mut value[counter as usize]
+                && *value < 0
+                && counter != Counter::Accept
+            {
+                *value += 1 << 32;
             }
         }
         Self { last: counters, value }
@@ -28,16 +33,18 @@ impl Widened {
 
     /// Goes on to the values of the next look: each moved by less than 2^31,
     /// in either direction.
-    pub fn advance(&mut self, counters: [i32; 11]) {
+    pub fn advance(&mut self, counters: Counters) {
         for ((value, last), now) in self.value.iter_mut().zip(self.last).zip(counters) {
-            *value += i64::from(now.wrapping_sub(last));
+            if let (Some(value), Some(last), Some(now)) = (value, last, now) {
+                *value += i64::from(now.wrapping_sub(last));
+            }
         }
         self.last = counters;
     }
 
     /// The values now.
     #[must_use]
-    pub fn values(&self) -> [i64; 11] {
+    pub fn values(&self) -> [Option<i64>; 11] {
         self.value
     }
 }
@@ -48,26 +55,33 @@ mod tests {
 
     #[test]
     fn a_wrap_goes_on() {
-        let mut widened = Widened::starting_at([i32::MAX; 11]);
-        widened.advance([i32::MIN; 11]);
-        assert_eq!(widened.values(), [i64::from(i32::MAX) + 1; 11]);
-        widened.advance([-1; 11]);
-        assert_eq!(widened.values(), [i64::from(u32::MAX); 11]);
-        widened.advance([5; 11]);
-        assert_eq!(widened.values(), [(1 << 32) + 5; 11]);
+        let mut widened = Widened::starting_at([Some(i32::MAX); 11]);
+        widened.advance([Some(i32::MIN); 11]);
+        assert_eq!(widened.values(), [Some(i64::from(i32::MAX) + 1); 11]);
+        widened.advance([Some(-1); 11]);
+        assert_eq!(widened.values(), [Some(i64::from(u32::MAX)); 11]);
+        widened.advance([Some(5); 11]);
+        assert_eq!(widened.values(), [Some((1 << 32) + 5); 11]);
     }
 
     #[test]
     fn a_backward_step_is_one() {
-        let mut widened = Widened::starting_at([3; 11]);
-        widened.advance([2; 11]);
-        assert_eq!(widened.values(), [2; 11]);
+        let mut widened = Widened::starting_at([Some(3); 11]);
+        widened.advance([Some(2); 11]);
+        assert_eq!(widened.values(), [Some(2); 11]);
     }
 
     #[test]
     fn a_first_look_below_zero_has_wrapped_except_for_accept() {
-        let values = Widened::starting_at([-1; 11]).values();
-        assert_eq!(values[Counter::Hits as usize], i64::from(u32::MAX));
-        assert_eq!(values[Counter::Accept as usize], -1);
+        let values = Widened::starting_at([Some(-1); 11]).values();
+        assert_eq!(values[Counter::Hits as usize], Some(i64::from(u32::MAX)));
+        assert_eq!(values[Counter::Accept as usize], Some(-1));
+    }
+
+    #[test]
+    fn what_is_not_kept_stays_unknown() {
+        let mut widened = Widened::starting_at([None; 11]);
+        widened.advance([None; 11]);
+        assert_eq!(widened.values(), [None; 11]);
     }
 }

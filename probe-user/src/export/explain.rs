@@ -6,13 +6,14 @@ use std::fmt;
 use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
-use crate::image::{Evidence, Image, ProbeKind, ProbePoint, code::processor::Processor};
+use crate::image::{Evidence, Family, Image, ProbeKind, ProbePoint, code::processor::Processor};
 
 /// A library, explained.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     file: String,
     build_id: Option<String>,
+    family: Option<Family>,
     version: Option<String>,
     arch: &'static str,
     layout: LayoutFields,
@@ -74,6 +75,7 @@ impl Explanation {
         Self {
             file: image.path.display().to_string(),
             build_id: image.build_id.clone(),
+            family: image.family,
             version: image.version.clone(),
             arch: image.processor.name(),
             layout: LayoutFields {
@@ -146,6 +148,7 @@ impl fmt::Display for Explanation {
         let or_unknown =
             |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         writeln!(f, "{}", self.file)?;
+        writeln!(f, "  family    {}", self.family.map_or("unknown", Family::name))?;
         writeln!(f, "  version   {} (as its libcrypto says)", or_unknown(&self.version))?;
         writeln!(f, "  build id  {}", or_unknown(&self.build_id))?;
         writeln!(f, "  machine   {}", self.arch)?;

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::family::Family;
+
 /// Why something about a library is not known.
 ///
 /// A gap is shown to the user wherever the thing itself would be: it is never
@@ -96,6 +98,28 @@ pub enum Gap {
     DependsOn {
         /// The other field.
         on: &'static str,
+    },
+    /// The library keeps no such counter: its function returns 0, always.
+    #[error("{family} does not count it: {function} always returns 0")]
+    NotCounted {
+        /// The library.
+        family: Family,
+        /// The function, with the arguments it was asked with.
+        function: String,
+    },
+    /// The library keeps the counters, but not always.
+    #[error("{family} does not count {what}")]
+    PartlyCounted {
+        /// The library.
+        family: Family,
+        /// What it leaves out.
+        what: &'static str,
+    },
+    /// No function of this library says it.
+    #[error("no function of {family} says where it is")]
+    Untold {
+        /// The library.
+        family: Family,
     },
     /// OpenSSL is in a file whose symbols do not say so, and something that its
     /// code must have was not found.

@@ -55,10 +55,11 @@ pub struct Sweep {
 
 /// Decodes every function of a file once.
 ///
-/// `block` is the offset of the first counter in the `SSL_CTX`. A function that
+/// `block` is the offset of the first counter in the `SSL_CTX`; without it, no
+/// increments are looked for. A function that
 /// does not decode to its end contributes nothing, and no probe is placed there.
 #[must_use]
-pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
+pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep {
     let mut sweep = Sweep::default();
     for range in functions.iter() {
         let Ok(instructions) = flow::decode(elf, range) else { continue };
@@ -74,7 +75,9 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: u32) -> Sweep {
                 }
                 Control::JumpThrough(_) => computes_jumps = true,
                 Control::Next => {
-                    if let Some((counter, base)) = increment(instruction, block) {
+                    if let Some((counter, base)) =
+                        block.and_then(|block| increment(instruction, block))
+                    {
                         sweep.increments.push(IncrementSite {
                             counter,
                             address: instruction.address,

@@ -10,7 +10,9 @@ use super::{
         value::{Base, Field, Value},
     },
     elf::Elf,
+    family::{Accessors, Family},
     gap::{FieldGap, Gap},
+    references,
 };
 
 /// No `SSL_CTX` or `SSL` of any version is larger (4.0.3: 0xd80 or so).
@@ -53,6 +55,8 @@ pub struct Evidence {
 pub struct Layout {
     /// From the `SSL_CTX` to each counter, indexed by [`Counter`].
     pub counters: [Option<u32>; 11],
+    /// The counters that the library does not keep: a gap of each says so.
+    pub uncounted: [bool; 11],
     /// From the `SSL_CTX` to `references`.
     pub references: Option<u32>,
     /// From the `SSL_CTX` to `sessions`.
@@ -70,11 +74,30 @@ impl Layout {
     /// one behind the other in the order of the sources.
     #[must_use]
     pub fn block(&self) -> Option<u32> {
-        let start = self.counters[0]?;
-        (0..)
-            .zip(&self.counters)
-            .all(|(i, offset)| *offset == start.checked_add(4 * i))
-            .then_some(start)
+        (self.kept()?.len() == COUNTERS.len()).then_some(self.counters[0])?
+    }
+
+    /// The counters that the library keeps, if of each it is known whether it
+    /// does, and those that it keeps stand one behind the other in the order of
+    /// OpenSSL's sources. Its relatives took counters out and moved none.
+    #[must_use]
+    pub fn kept(&self) -> Option<Vec<Counter>> {
+        let mut kept: Vec<Counter> = Vec::new();
+        let mut next: Option<u32> = None;
+        for counter in COUNTERS {
+            match (self.counters[counter as usize], self.uncounted[counter as usize]) {
+                (Some(offset), false) => {
+                    if next.is_some_and(|next| next != offset) {
+                        return None;
+                    }
+                    next = Some(offset.checked_add(4)?);
+                    kept.push(counter);
+                }
+                (None, true) => {}
+                _ => return None,
+            }
+        }
+        Some(kept)
     }
 }
 
@@ -101,28 +124,39 @@ pub enum Companion<'e> {
 
 /// Learns the layout of the `SSL_CTX` of a libssl.
 #[must_use]
-pub fn learn(elf: &Elf, companion: &Companion<'_>) -> LearntLayout {
-    let mut learner = Learner { elf, learnt: LearntLayout::default() };
+pub fn learn(elf: &Elf, companion: &Companion<'_>, family: Family) -> LearntLayout {
+    let mut learner = Learner { elf, family, learnt: LearntLayout::default() };
     learner.counters();
     learner.number(companion);
     learner.references();
     learner.connection();
     learner.check_block();
+    if family == Family::LibreSsl {
+        // Its TLS 1.3 (`tls13_*.c`) never touches `stats`.
+        let reason = Gap::PartlyCounted { family, what: "handshakes of TLS 1.3" };
+        learner.learnt.gaps.push(FieldGap { field: "tls1.3".to_owned(), reason });
+    }
     learner.learnt
 }
 
 struct Learner<'e> {
     elf: &'e Elf,
+    family: Family,
     learnt: LearntLayout,
 }
 
 /// A question that was answered: its text, and what each path returned.
-struct Asked {
-    question: String,
-    answers: Vec<explore::Answer>,
+pub(super) struct Asked {
+    pub(super) question: String,
+    pub(super) answers: Vec<explore::Answer>,
 }
 
-fn ask(elf: &Elf, function: &str, arguments: &[Value], non_null: &[Field]) -> Result<Asked, Gap> {
+pub(super) fn ask(
+    elf: &Elf,
+    function: &str,
+    arguments: &[Value],
+    non_null: &[Field],
+) -> Result<Asked, Gap> {
     let symbol =
         elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
     let mut machine = explore::called_with(elf.processor().convention(), arguments);
@@ -148,7 +182,14 @@ impl Asked {
         values.all(|value| value == first).then_some(first)
     }
 
-    fn unexpected(&self, expected: &'static str) -> Gap {
+    /// Whether every path returns this constant, in its low 32 bits.
+    fn always_returns(&self, constant: u32) -> bool {
+        let expected = Value::Constant(u64::from(constant));
+        !self.answers.is_empty()
+            && self.answers.iter().all(|answer| answer.value.zero_extended(4) == expected)
+    }
+
+    pub(super) fn unexpected(&self, expected: &'static str) -> Gap {
         let mut answers: Vec<String> = self.answers.iter().map(|a| a.value.to_string()).collect();
         answers.sort();
         answers.dedup();
@@ -160,7 +201,7 @@ impl Asked {
     }
 }
 
-fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
+pub(super) fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
     if (0..MAX_OFFSET).contains(&offset) && offset % width == 0 {
         Ok(offset as u32)
     } else {
@@ -186,22 +227,51 @@ impl Learner<'_> {
     fn counters(&mut self) {
         for counter in COUNTERS {
             let result = self.counter(counter);
+            if matches!(result, Err(Gap::NotCounted { .. })) {
+                self.learnt.layout.uncounted[counter as usize] = true;
+            }
             self.learnt.layout.counters[counter as usize] = self.settle(counter.name(), result);
         }
     }
 
+    /// Asks for one of the twelve values.
+    fn ask_value(&self, name: &str, command: u64) -> Result<Asked, Gap> {
+        match self.family.accessors() {
+            Accessors::Commands => {
+                let zero = Value::Constant(0);
+                let command = Value::Constant(command);
+                ask(
+                    self.elf,
+                    "SSL_CTX_ctrl",
+                    &[Value::argument(0), command, zero.clone(), zero],
+                    &[],
+                )
+            }
+            Accessors::Functions => {
+                ask(self.elf, &format!("SSL_CTX_sess_{name}"), &[Value::argument(0)], &[])
+            }
+        }
+    }
+
     fn counter(&self, counter: Counter) -> Result<(u32, String, String), Gap> {
-        let command = Value::Constant(ctrl_command(counter));
-        let zero = Value::Constant(0);
-        let arguments = [Value::argument(0), command, zero.clone(), zero];
-        let asked = ask(self.elf, "SSL_CTX_ctrl", &arguments, &[])?;
-        let expected = "an int of the SSL_CTX, extended with its sign";
+        let asked = self.ask_value(counter.name(), ctrl_command(counter))?;
+        // A function returns an `int`: whatever is above it is nobody's business.
+        let (signed, expected) = match self.family.accessors() {
+            Accessors::Commands => (true, "an int of the SSL_CTX, extended with its sign"),
+            Accessors::Functions => (false, "an int of the SSL_CTX"),
+        };
         match asked.only_value() {
-            Some(value @ Value::Narrow { field, signed: true })
-                if field.base == Base::Argument(0) && field.width == 4 =>
+            Some(value @ Value::Narrow { field, signed: is_signed })
+                if field.base == Base::Argument(0)
+                    && field.width == 4
+                    && (*is_signed || !signed) =>
             {
                 let offset = plausible("a counter", field.offset, 4)?;
                 Ok((offset, asked.question.clone(), value.to_string()))
+            }
+            // A command that is not known returns 0 as well: not so a function.
+            None if !signed && asked.always_returns(0) => {
+                Err(Gap::NotCounted { family: self.family, function: asked.question })
             }
             _ => Err(asked.unexpected(expected)),
         }
@@ -209,10 +279,7 @@ impl Learner<'_> {
 
     /// `number` is `OPENSSL_LH_num_items(ctx->sessions)`.
     fn number(&mut self, companion: &Companion<'_>) {
-        let zero = Value::Constant(0);
-        let arguments =
-            [Value::argument(0), Value::Constant(SSL_CTRL_SESS_NUMBER), zero.clone(), zero];
-        let asked = match ask(self.elf, "SSL_CTX_ctrl", &arguments, &[]) {
+        let asked = match self.ask_value("number", SSL_CTRL_SESS_NUMBER) {
             Ok(asked) => asked,
             Err(reason) => {
                 self.learnt.gaps.push(FieldGap { field: "sessions".to_owned(), reason });
@@ -250,26 +317,8 @@ impl Learner<'_> {
         self.learnt.layout.num_items = self.settle("num_items", num_items);
     }
 
-    /// `SSL_CTX_up_ref` adds 1 to one `int` of the `SSL_CTX`.
     fn references(&mut self) {
-        let result =
-            ask(self.elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[]).and_then(|asked| {
-                let mut fields: Vec<&Field> = asked
-                    .answers
-                    .iter()
-                    .flat_map(|answer| &answer.increments)
-                    .filter(|increment| increment.amount == Value::Constant(1))
-                    .map(|increment| &increment.field)
-                    .collect();
-                fields.dedup();
-                match fields.as_slice() {
-                    [field] if field.base == Base::Argument(0) && field.width == 4 => {
-                        let offset = plausible("references", field.offset, 4)?;
-                        Ok((offset, asked.question.clone(), format!("adds 1 to {field}")))
-                    }
-                    _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
-                }
-            });
+        let result = references::learn(self.elf);
         self.learnt.layout.references = self.settle("references", result);
     }
 
@@ -281,6 +330,10 @@ impl Learner<'_> {
         self.learnt.layout.ssl_to_ctx = self.settle("ssl_to_ctx", result);
 
         let result = match self.learnt.layout.ssl_to_ctx {
+            // There `SSL_set_SSL_CTX(ssl, NULL)` returns `ctx` and changes nothing.
+            _ if self.family.accessors() == Accessors::Functions => {
+                Err(Gap::Untold { family: self.family })
+            }
             Some(offset) => {
                 // A connection always has a context.
                 let field = Field { base: Base::Argument(0), offset: i64::from(offset), width: 8 };
@@ -297,7 +350,10 @@ impl Learner<'_> {
     /// order of the sources. Accessors that say otherwise were misread.
     fn check_block(&mut self) {
         let layout = &mut self.learnt.layout;
-        if layout.counters.iter().any(Option::is_none) || layout.block().is_some() {
+        let known = layout.counters.iter().zip(layout.uncounted);
+        if known.into_iter().any(|(offset, uncounted)| offset.is_none() && !uncounted)
+            || layout.kept().is_some()
+        {
             return;
         }
         let said: BTreeMap<&str, Option<u32>> = COUNTERS
@@ -305,11 +361,11 @@ impl Learner<'_> {
             .map(|counter| (counter.name(), layout.counters[*counter as usize]))
             .collect();
         let reason = Gap::Contradiction {
-            one: format!("what SSL_CTX_ctrl says ({said:?})"),
+            one: format!("what its accessors say ({said:?})"),
             other: "the sources, where the counters stand in a row".to_owned(),
         };
         layout.counters = [None; 11];
-        for counter in COUNTERS {
+        for counter in COUNTERS.into_iter().filter(|c| !layout.uncounted[*c as usize]) {
             let field = counter.name().to_owned();
             self.learnt.gaps.push(FieldGap { field, reason: reason.clone() });
         }

@@ -5,12 +5,16 @@ pub mod calls;
 pub mod code;
 pub mod companion;
 pub mod elf;
+pub mod family;
 pub mod gap;
 pub mod increments;
 pub mod layout;
 pub mod plan;
 mod proof;
+mod references;
 pub mod separate;
+#[cfg(test)]
+mod specimen;
 pub mod stripped;
 pub mod unwind;
 pub mod version;
@@ -20,6 +24,7 @@ use std::path::{Path, PathBuf};
 use self::code::processor::Processor;
 pub use self::{
     elf::{Elf, ElfError},
+    family::Family,
     gap::{FieldGap, Gap},
     layout::{Companion, Evidence, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
@@ -32,6 +37,8 @@ pub struct Image {
     pub path: PathBuf,
     /// Its GNU build id.
     pub build_id: Option<String>,
+    /// Whose library it is; `None`: of no family that is known.
+    pub family: Option<Family>,
     /// What its libcrypto calls itself, such as `3.0.19`. Shown, never relied on.
     pub version: Option<String>,
     /// The processor that it is for.
@@ -47,7 +54,7 @@ impl Image {
     /// other libraries are called `libssl` too (NSS has a `libssl3.so`).
     #[must_use]
     pub fn is_openssl(elf: &Elf) -> bool {
-        ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"].iter().all(|f| elf.function(f).is_some())
+        Family::of(elf).is_some()
     }
 
     /// Looks for names of functions beside a file that may have OpenSSL in it and
@@ -75,24 +82,28 @@ impl Image {
     /// Learns a library from its machine code.
     #[must_use]
     pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
+        let family = Family::of(elf);
         let version = match companion {
-            Companion::Found(libcrypto) => version::openssl_version(libcrypto),
-            _ => version::openssl_version(elf),
+            Companion::Found(libcrypto) => version::of(family, libcrypto),
+            _ => version::of(family, elf),
         };
         let processor = elf.processor();
         let (learnt, plan) = if processor.is_read() {
-            if Self::is_openssl(elf) {
-                let learnt = layout::learn(elf, companion);
-                let plan = plan::plan(elf, &learnt.layout, choice);
-                (learnt, plan)
-            } else {
-                stripped::learn(elf, choice)
+            match family {
+                Some(family) => {
+                    let learnt = layout::learn(elf, companion, family);
+                    let plan = plan::plan(elf, &learnt.layout, choice);
+                    (learnt, plan)
+                }
+                None => stripped::learn(elf, choice),
             }
         } else {
             (unread(processor), ProbePlan::default())
         };
+        // Recognised without names, it is OpenSSL: its relatives are built otherwise.
+        let family = family.or_else(|| learnt.layout.block().map(|_| Family::OpenSsl));
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, version, processor, learnt, plan }
+        Self { path, build_id, family, version, processor, learnt, plan }
     }
 
     /// Everything that is not known, of the layout and of the plan.

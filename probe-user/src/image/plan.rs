@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_FIELD, ProbeSpec, argument_flags};
+use probe_common::{
+    Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
+};
 
 use super::{
     calls,
@@ -133,21 +135,35 @@ impl ProbePlan {
     }
 }
 
-/// The offsets that the kernel half needs; `None` without a block of counters.
+/// The offsets that the kernel half needs; `None` if nothing would be read there.
 #[must_use]
 pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
+    let kept = layout.kept()?;
+    if kept.is_empty() && (layout.sessions.is_none() || layout.num_items.is_none()) {
+        return None;
+    }
+    let mut order = [NO_COUNTER; 11];
+    for (place, counter) in order.iter_mut().zip(&kept) {
+        *place = *counter as u8;
+    }
+    let first = kept.first().and_then(|counter| layout.counters[*counter as usize]);
     Some(BlockLayout {
-        counters: layout.block()?,
+        counters: first.unwrap_or(NO_FIELD),
         references: layout.references.unwrap_or(NO_FIELD),
         sessions: layout.sessions.unwrap_or(NO_FIELD),
         num_items: layout.num_items.unwrap_or(NO_FIELD),
+        order,
+        count: kept.len() as u8,
     })
 }
 
 /// Plans the probes of a library whose layout is known.
 #[must_use]
 pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
-    let Some(block) = layout.block() else { return ProbePlan::default() };
+    if block_layout(layout).is_none() {
+        return ProbePlan::default();
+    }
+    let block = layout.block();
     let ranges = FunctionRanges::read(elf);
     let sweep = increments::sweep(elf, &ranges, block);
     plan_behind(elf, layout, ranges, &sweep, choice)
@@ -170,7 +186,9 @@ pub fn plan_behind(
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
-    let complete = choice == PlanChoice::Auto && planner.increments(sweep);
+    // Where increments are known to stand: in OpenSSL, with all eleven counters.
+    let complete =
+        choice == PlanChoice::Auto && layout.block().is_some() && planner.increments(sweep);
     if !complete {
         planner.entries();
     }

@@ -7,6 +7,7 @@ mod load;
 mod nginx;
 mod prometheus;
 mod races;
+mod relatives;
 mod scenarios;
 mod stripped;
 mod support;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
-    machine::{Flags, Increment, Machine},
+    machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
     value::{Base, Value},
 };
@@ -36,6 +36,8 @@ pub struct Answer {
     pub value: Value,
     /// What it added to memory on the way.
     pub increments: Vec<Increment>,
+    /// What it called on the way, followed or not.
+    pub calls: Vec<Call>,
     /// The state at its end.
     machine: Machine,
 }
@@ -132,6 +134,7 @@ impl Explorer<'_> {
                 Next::Jump(Value::Constant(target)) => target,
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
+                    note_call(convention, &mut machine, &target);
                     call_opaque(convention, &mut machine, &target);
                     return Ok(Some(ended(convention, machine)));
                 }
@@ -148,6 +151,7 @@ impl Explorer<'_> {
     /// Follows a call if it is short and has one answer; else its result is opaque.
     fn call(&mut self, machine: &mut Machine, target: &Value) {
         let convention = self.source.processor().convention();
+        note_call(convention, machine, target);
         if let Value::Constant(entry) = target
             && self.depth > 0
         {
@@ -176,8 +180,21 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
     Answer {
         value: machine.register(convention.result).clone(),
         increments: machine.increments.clone(),
+        calls: machine.calls.clone(),
         machine,
     }
+}
+
+/// Remembers what is called, and with what.
+fn note_call(convention: &Convention, machine: &mut Machine, target: &Value) {
+    let arguments = [passed(convention, machine, 0), passed(convention, machine, 1)];
+    machine.calls.push(Call { target: target.clone(), arguments });
+}
+
+/// An argument, at a call.
+fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
+    let register = convention.arguments.get(number);
+    register.map_or(Value::Unknown, |register| machine.register(*register).clone())
 }
 
 /// A call of which only the name and the first argument are kept.
@@ -186,10 +203,7 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
         Value::Pointer { base: Base::Import(name), offset: 0 } => name.to_string(),
         other => other.to_string(),
     };
-    let argument = convention
-        .arguments
-        .first()
-        .map_or(Value::Unknown, |first| machine.register(*first).clone());
+    let argument = passed(convention, machine, 0);
     machine.forget_memory();
     machine.flags = Flags::Unknown;
     for register in convention.caller_saved {

@@ -63,6 +63,15 @@ pub struct Increment {
     pub amount: Value,
 }
 
+/// A call, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What was called.
+    pub target: Value,
+    /// Its first two arguments.
+    pub arguments: [Value; 2],
+}
+
 #[derive(Clone, Debug)]
 struct Cell {
     base: Base,
@@ -80,6 +89,8 @@ pub struct Machine {
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
     pub increments: Vec<Increment>,
+    /// Calls that were made, in order, also those that were followed.
+    pub calls: Vec<Call>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
@@ -93,6 +104,7 @@ impl Machine {
             flags: Flags::Unknown,
             cells: Vec::new(),
             increments: Vec::new(),
+            calls: Vec::new(),
             non_null: Vec::new(),
         }
     }

@@ -42,7 +42,7 @@ impl<'e> Functions<'e> {
         else {
             return;
         };
-        let outside = self.jumps(&(first..last)).into_functions(&missing);
+        let outside = self.jumps(&(first..last)).targets_in(&missing);
         for range in missing {
             let function = Function::new(self.elf, range.clone(), &outside).ok();
             self.known.insert(range.start, function);
@@ -95,7 +95,7 @@ impl<'e> Functions<'e> {
     ) -> std::collections::HashSet<u64> {
         let first = functions.iter().map(|f| f.start).min().unwrap_or(0);
         let last = functions.iter().map(|f| f.end).max().unwrap_or(0);
-        self.jumps(&(first..last)).into_functions(functions)
+        self.jumps(&(first..last)).targets_in(functions)
     }
 
     /// The instructions of a function, in a row.

@@ -61,7 +61,7 @@ impl<'e> Jumps<'e> {
     /// The addresses in these functions, and in the parts that were split off
     /// them, that code outside of the function jumps to; not the entries of
     /// functions, where a jump is a call.
-    pub(super) fn into_functions(&self, functions: &[Range<u64>]) -> HashSet<u64> {
+    pub(super) fn targets_in(&self, functions: &[Range<u64>]) -> HashSet<u64> {
         let mut outside = HashSet::new();
         let mut met: BTreeMap<u64, u64> = BTreeMap::new();
         let mut open: Vec<Range<u64>> = functions.to_vec();
@@ -71,7 +71,7 @@ impl<'e> Jumps<'e> {
             if met.insert(range.start, range.end).is_some() {
                 continue;
             }
-            for (target, source) in self.from_elsewhere(&range) {
+            for (target, source) in self.coming_into(&range) {
                 outside.insert(target);
                 open.extend(self.ranges.containing(source));
             }
@@ -85,7 +85,7 @@ impl<'e> Jumps<'e> {
     }
 
     /// Jumps into a function that stand elsewhere.
-    fn from_elsewhere(&self, range: &Range<u64>) -> Vec<(u64, u64)> {
+    fn coming_into(&self, range: &Range<u64>) -> Vec<(u64, u64)> {
         let first = self.near.partition_point(|(target, _)| *target < range.start);
         let mut jumps: Vec<(u64, u64)> = self.near[first..]
             .iter()

@@ -6,6 +6,7 @@ use probe_common::COUNTERS;
 use super::Recognised;
 use crate::image::{
     elf::Elf,
+    family::Family,
     gap::{FieldGap, Gap},
     layout::{self, Companion, Evidence, LearntLayout},
 };
@@ -13,7 +14,7 @@ use crate::image::{
 /// Learns the layout; `elf` names the functions that were found.
 pub(super) fn learn(elf: &Elf, found: &Recognised) -> LearntLayout {
     let missing = Companion::Missing("a libcrypto of its own".to_owned());
-    let mut learnt = layout::learn(elf, &missing);
+    let mut learnt = layout::learn(elf, &missing, Family::OpenSsl);
     let block = learnt.layout.block();
     if block != Some(found.block) {
         let reason = Gap::Contradiction {

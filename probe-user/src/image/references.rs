@@ -1,0 +1,79 @@
+//! Where an `SSL_CTX` keeps its number of references: what `SSL_CTX_up_ref` adds
+//! 1 to, itself or through a function of libcrypto.
+
+use super::{
+    code::{
+        explore::Answer,
+        value::{Base, Value},
+    },
+    elf::Elf,
+    gap::Gap,
+    layout::{ask, plausible},
+};
+
+/// Functions that add to the `int` that their first argument points to.
+const ADDERS: [Adder; 2] = [
+    // `CRYPTO_refcount_inc(&references)` (AWS-LC, BoringSSL: crypto/refcount_c11.c).
+    Adder { function: "CRYPTO_refcount_inc", adds_second_argument: false },
+    // `CRYPTO_add_lock(&references, 1, ...)` (LibreSSL: crypto/crypto_lock.c).
+    Adder { function: "CRYPTO_add_lock", adds_second_argument: true },
+];
+
+struct Adder {
+    function: &'static str,
+    adds_second_argument: bool,
+}
+
+/// The offset of `references`, the question, and the answer.
+///
+/// # Errors
+///
+/// If `SSL_CTX_up_ref` does not say it.
+pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
+    let asked = ask(elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[])?;
+    let mut found: Vec<(i64, String)> = asked.answers.iter().flat_map(added_in_place).collect();
+    found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
+    found.sort();
+    // Who follows the call finds the same once more.
+    found.dedup_by_key(|(offset, _)| *offset);
+    match found.as_slice() {
+        [(offset, how)] => {
+            Ok((plausible("references", *offset, 4)?, asked.question.clone(), how.clone()))
+        }
+        _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
+    }
+}
+
+fn added_in_place(answer: &Answer) -> Vec<(i64, String)> {
+    let by_one = answer.increments.iter().filter(|i| i.amount == Value::Constant(1));
+    by_one
+        // One of something else would be a second answer: it is not left out.
+        .map(|increment| {
+            let field = &increment.field;
+            let own = field.base == Base::Argument(0) && field.width == 4;
+            (if own { field.offset } else { -1 }, format!("adds 1 to {field}"))
+        })
+        .collect()
+}
+
+fn added_by_call(elf: &Elf, answer: &Answer) -> Vec<(i64, String)> {
+    let mut found = Vec::new();
+    for call in &answer.calls {
+        let name = match &call.target {
+            Value::Pointer { base: Base::Import(name), offset: 0 } => Some(&**name),
+            Value::Constant(address) => elf.function_name(*address),
+            _ => None,
+        };
+        let Some(adder) = ADDERS.iter().find(|adder| Some(adder.function) == name) else {
+            continue;
+        };
+        let [pointer, amount] = &call.arguments;
+        let by_one = !adder.adds_second_argument || *amount == Value::Constant(1);
+        let offset = match pointer {
+            Value::Pointer { base: Base::Argument(0), offset } if by_one => *offset,
+            _ => -1,
+        };
+        found.push((offset, format!("hands {pointer} to {}", adder.function)));
+    }
+    found
+}
