@@ -66,12 +66,12 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep
         let mut computes_jumps = false;
         for instruction in &instructions {
             match instruction.control {
-                Control::Jump(target) | Control::Branch(target) => {
-                    // A jump to the start of a function is a call of it; to the
-                    // start of a part of one, it is not.
-                    if !range.contains(&target) && !functions.is_entry(target) {
-                        sweep.outside_targets.insert(target);
-                    }
+                // A jump to the start of a function is a call of it; to the
+                // start of a part of one, it is not.
+                Control::Jump(target) | Control::Branch(target)
+                    if !range.contains(&target) && !functions.is_entry(target) =>
+                {
+                    sweep.outside_targets.insert(target);
                 }
                 Control::JumpThrough(_) => computes_jumps = true,
                 Control::Next => {

@@ -33,7 +33,7 @@ use super::{
 
 /// The name of a source file that stands in OpenSSL's error reports (1.1.1 to
 /// 4.0), and not in those of its relatives.
-const SOURCE_FILE: &[u8] = b"ssl/statem/statem_lib.c";
+pub const SOURCE_FILE: &[u8] = b"ssl/statem/statem_lib.c";
 
 /// OpenSSL, recognised by its machine code.
 #[derive(Debug)]
