@@ -7,6 +7,7 @@ mod packages;
 mod progress;
 mod test;
 mod toolchain;
+mod wheels;
 
 use std::{
     path::{Path, PathBuf},

@@ -4,25 +4,31 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, libs, packages, progress::step};
+use crate::{build, libs, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, those
 /// that make the traffic, and those that build programs.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 16] = [
     "binutils",
     "curl",
     "gcc",
+    "libc6-dev",
     "libnet-ssleay-perl",
     "libssl-dev",
     "nginx-light",
     "openssl",
     "perl",
+    "postgresql",
     "prometheus",
     "python3",
+    "python3-pip",
     "ruby",
     "util-linux",
     "xz-utils",
 ];
+
+/// What the end-to-end tests play with, of the builds of `cargo xtask libs`.
+const BUILDS: [&str; 4] = ["1.1.1w-gcc12-O2", "3.2.1-gcc12-O2", "3.5.5-gcc12-O2", "4.0.3-gcc12-O2"];
 
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
@@ -35,6 +41,8 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
     }
+    wheels::install()?;
+    libs::ensure(&BUILDS)?;
     libs::relatives::ensure_for_tests()?;
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);

@@ -277,6 +277,8 @@ fn refused(library: &Library, reason: String) -> Known {
 
 /// The libcrypto that a libssl of a process is linked to.
 pub enum MappedCompanion {
+    /// Both are in one file.
+    Within,
     /// The process maps it.
     Found(Box<Elf>),
     /// The process does not map it (yet, or any more); its name.
@@ -289,13 +291,18 @@ impl MappedCompanion {
     /// Looks for it, by the name in `DT_NEEDED`, among what the process maps.
     #[must_use]
     pub fn of(elf: &Elf, library: &Library) -> Self {
+        if !companion::is_elsewhere(elf) {
+            return Self::Within;
+        }
         let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
+        let needed = elf.needed();
         let mut found = None;
         for file in &library.libcrypto {
             match Elf::open(&file.open_at) {
                 Ok(elf) => {
                     // The file can have another name: libcrypto.so.3.0.7.
-                    if elf.soname().is_some_and(|soname| soname != name) {
+                    let needed = |soname: &str| needed.iter().any(|name| name == soname);
+                    if elf.soname().is_some_and(|soname| !needed(soname)) {
                         continue;
                     }
                     if found.replace(elf).is_some() {
@@ -314,6 +321,7 @@ impl MappedCompanion {
     #[must_use]
     pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
         let companion = match self {
+            Self::Within => Companion::Within,
             Self::Found(elf) => Companion::Found(elf),
             Self::Absent(name) => Companion::Missing(name.clone()),
             Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),

@@ -16,7 +16,7 @@ use crate::{
         groups::GroupKey,
         registry::{Origin, Retention},
     },
-    host::{self, LiveMemory, ProcessFacts, ProcessMemory},
+    host::{Discovery, LiveMemory, ProcessFacts, ProcessMemory},
     image::PlanChoice,
     kernel::{
         Kernel, Lifecycle, LoadOptions,
@@ -41,6 +41,7 @@ pub struct AgentOptions {
 /// The agent.
 pub struct Agent {
     kernel: Kernel,
+    discovery: Discovery,
     images: Images,
     registry: Registry,
     memory: Box<dyn ProcessMemory + Send>,
@@ -92,6 +93,7 @@ impl Agent {
         }
         let mut agent = Self {
             kernel,
+            discovery: Discovery::default(),
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
             memory,
@@ -114,7 +116,7 @@ impl Agent {
     /// whether to look again soon, since a process is just loading its libraries.
     pub fn scan(&mut self) -> bool {
         self.rescan = false;
-        let (libraries, unseen) = host::scan(&self.pids);
+        let (libraries, unseen) = self.discovery.scan(&self.pids);
         let mut gaps = self.images.attach(&mut self.kernel, &libraries);
         gaps.extend(unseen.into_iter().map(|gap| GapSnapshot {
             pid: Some(gap.pid),

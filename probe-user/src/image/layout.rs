@@ -114,6 +114,8 @@ pub struct LearntLayout {
 
 /// The library that counts the items of a hash, `libcrypto`.
 pub enum Companion<'e> {
+    /// It is in the same file: OpenSSL is linked statically.
+    Within,
     /// It was found and read.
     Found(&'e Elf),
     /// It was not found; its name.
@@ -157,11 +159,11 @@ pub(super) fn ask(
     arguments: &[Value],
     non_null: &[Field],
 ) -> Result<Asked, Gap> {
-    let symbol =
-        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+    let entry =
+        entry(elf, function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
     let mut machine = explore::called_with(elf.processor().convention(), arguments);
     machine.non_null.extend_from_slice(non_null);
-    let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
+    let answers = explore::explore(elf, entry, machine, DEFAULT_BOUNDS).map_err(
         |Stopped { address, instruction, why }| Gap::Unfollowed {
             function: function.to_owned(),
             address,
@@ -171,6 +173,17 @@ pub(super) fn ask(
     )?;
     let arguments: Vec<String> = arguments.iter().map(Value::to_string).collect();
     Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
+}
+
+/// Where a function begins: by its name, or by its address where a call was not
+/// followed to the function of the same file.
+fn entry(elf: &Elf, function: &str) -> Option<u64> {
+    elf.function(function).map(|symbol| symbol.address).or_else(|| address(function))
+}
+
+/// The address that stands for a function of the same file.
+fn address(function: &str) -> Option<u64> {
+    u64::from_str_radix(function.strip_prefix("0x")?, 16).ok()
 }
 
 impl Asked {
@@ -292,7 +305,7 @@ impl Learner<'_> {
             // Counted by a function of another file.
             Some(Value::Pointer { base: Base::Result(call), offset: 0 }) => (
                 sessions_field(&call.argument, &asked),
-                num_items_of_companion(&call.function, companion),
+                num_items_of_companion(self.elf, &call.function, companion),
             ),
             // Counted right here: OpenSSL is linked statically.
             Some(Value::Pointer { base: Base::Field(items), offset: 0 }) => match &items.base {
@@ -383,10 +396,13 @@ fn sessions_field(value: &Value, asked: &Asked) -> Result<(u32, String, String),
 }
 
 fn num_items_of_companion(
+    libssl: &Elf,
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
     let elf = match companion {
+        Companion::Within => libssl,
+        _ if address(function).is_some() => libssl,
         Companion::Found(elf) => elf,
         Companion::Missing(library) => {
             return Err(Gap::NoCompanion { library: library.clone() });
@@ -395,6 +411,7 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
+    let function = address(function).and_then(|at| elf.function_name(at)).unwrap_or(function);
     pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
 }
 

@@ -2,9 +2,12 @@
 //! real programs, compared with what these programs say of their own counters.
 
 mod bad_input;
+mod builds;
+mod bundled;
 mod lifetimes;
 mod load;
 mod nginx;
+mod node;
 mod prometheus;
 mod races;
 mod relatives;

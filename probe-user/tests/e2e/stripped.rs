@@ -14,6 +14,7 @@ use sslsess::image::{
 use tempfile::TempDir;
 
 use crate::support::{
+    SSLSESS,
     agent::{Agent, Plan},
     compare::{Expect, assert_equal},
     oracle::{ORACLES, Oracle},
@@ -37,8 +38,7 @@ struct Program {
 impl Program {
     fn build(how: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for a program");
-        let (named, stripped) =
-            (directory.path().join("libssl-named"), directory.path().join("libssl-stripped"));
+        let (named, stripped) = (directory.path().join("named"), directory.path().join("stripped"));
         let source = format!("{ORACLES}/oracle.c");
         run(Command::new("cc").args(["-O2", &source, "-o"]).arg(&named).args(how));
         run(Command::new("strip").arg("--strip-all").arg(&named).arg("-o").arg(&stripped));
@@ -56,8 +56,7 @@ fn elf(path: &Path) -> Elf {
 }
 
 fn learn(elf: &Elf) -> Image {
-    let libcrypto = Companion::Missing("libcrypto".to_owned());
-    Image::learn(PathBuf::from("a program"), elf, &libcrypto, PlanChoice::Auto)
+    Image::learn(PathBuf::from("a program"), elf, &Companion::Within, PlanChoice::Auto)
 }
 
 #[derive(Clone, Copy)]
@@ -134,6 +133,12 @@ fn names_and_machine_code_say_the_same() {
         assert_eq!(increments.count(), 15, "{how:?}");
         assert!(by_code.plan.sees_deaths());
     }
+}
+
+/// The agent looks for a text that must not be in itself.
+#[test]
+fn the_agent_is_not_suspected() {
+    assert!(!stripped::is_suspected(&elf(Path::new(SSLSESS))));
 }
 
 /// A program in which one increment counts something else, or none, is not

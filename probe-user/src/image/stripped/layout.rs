@@ -13,8 +13,7 @@ use crate::image::{
 
 /// Learns the layout; `elf` names the functions that were found.
 pub(super) fn learn(elf: &Elf, found: &Recognised) -> LearntLayout {
-    let missing = Companion::Missing("a libcrypto of its own".to_owned());
-    let mut learnt = layout::learn(elf, &missing, Family::OpenSsl);
+    let mut learnt = layout::learn(elf, &Companion::Within, Family::OpenSsl);
     let block = learnt.layout.block();
     if block != Some(found.block) {
         let reason = Gap::Contradiction {

@@ -32,8 +32,9 @@ use super::{
 };
 
 /// The name of a source file that stands in OpenSSL's error reports (1.1.1 to
-/// 4.0), and not in those of its relatives.
-pub const SOURCE_FILE: &[u8] = b"ssl/statem/statem_lib.c";
+/// 4.0), and not in those of its relatives. In two halves: else it would stand
+/// in this program too.
+const SOURCE_FILE: (&[u8], &[u8]) = (b"ssl/statem/", b"statem_lib.c\0");
 
 /// OpenSSL, recognised by its machine code.
 #[derive(Debug)]
@@ -58,7 +59,14 @@ pub struct Recognised {
 /// the name of one of libssl's source files is in it. Costs next to nothing.
 #[must_use]
 pub fn is_suspected(elf: &Elf) -> bool {
-    elf.processor().name() == "x86_64" && memmem::find(elf.data(), SOURCE_FILE).is_some()
+    elf.processor().name() == "x86_64" && names_a_source_file(elf.data())
+}
+
+/// Whether the name of one of libssl's source files is in a part of a file.
+#[must_use]
+pub fn names_a_source_file(bytes: &[u8]) -> bool {
+    let (directory, name) = SOURCE_FILE;
+    memmem::find_iter(bytes, name).any(|at| bytes[..at].ends_with(directory))
 }
 
 /// Learns the OpenSSL in a file that does not name its functions, and plans its
@@ -137,6 +145,9 @@ mod tests {
     /// of thousands of functions, but no OpenSSL.
     #[test]
     fn a_program_that_only_speaks_of_openssl_is_not_openssl() {
+        let name = std::hint::black_box("../ssl/statem/statem_lib.c\0");
+        assert!(names_a_source_file(name.as_bytes()));
+        assert!(!names_a_source_file(b"../ssl/statem/statem.c\0statem_lib.c\0"));
         let elf = Elf::open(Path::new("/proc/self/exe")).expect("the test itself");
         assert_eq!(is_suspected(&elf), cfg!(target_arch = "x86_64"));
         let (learnt, plan) = learn(&elf, PlanChoice::Auto);

@@ -110,13 +110,14 @@ impl Agent {
         });
     }
 
-    /// Waits until the probes of a file are in place. Some process must map it.
-    pub(crate) fn wait_until_attached_to(&self, file: &Path) {
-        let label = format!("library=\"{}\"", file.display());
-        eventually(&format!("the agent attaches to {}", file.display()), || {
+    /// Waits until the probes of this library are in place. Some process must
+    /// map it.
+    pub(crate) fn wait_until_attached_to(&self, library: &Path) {
+        let label = format!("library=\"{}\"", library.display());
+        eventually(&format!("the agent attaches to {}", library.display()), || {
             let metrics = self.get("/metrics");
-            let probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
-            probes.into_iter().any(|line| line.contains(&label)).then_some(())
+            let mut probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
+            probes.any(|line| line.contains(&label)).then_some(())
         });
     }
 
