@@ -33,6 +33,7 @@ pub fn run() -> anyhow::Result<()> {
         address,
         file_offset,
         instruction: "nop".to_owned(),
+        emulated: true,
         argument: Argument { register: 7, dereference: None, creates: true },
         action: Action::Mirror,
     };

@@ -15,7 +15,10 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, companion, elf, plan},
+    image::{
+        Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, SettingsLayout, companion, elf,
+        plan,
+    },
     kernel::Kernel,
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
@@ -208,8 +211,8 @@ impl Images {
             return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
-            let reasons: BTreeSet<String> =
-                image.gaps().map(|gap| gap.reason.to_string()).collect();
+            let gaps = image.learnt.gaps.iter().chain(&image.plan.gaps);
+            let reasons: BTreeSet<String> = gaps.map(|gap| gap.reason.to_string()).collect();
             let reasons = Vec::from_iter(reasons).join("; ");
             return refused(library, format!("its layout is not known: {reasons}"));
         };
@@ -242,6 +245,12 @@ impl Images {
             }
             Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+
+    /// Where the settings are in the contexts of an image.
+    #[must_use]
+    pub fn settings(&self, image: u32) -> SettingsLayout {
+        self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
     }
 
     /// What is shown of an image.

@@ -15,6 +15,7 @@ use crate::{
         Context, Observation, Registry, Source, State,
         groups::GroupKey,
         registry::{Origin, Retention},
+        settings::Settings,
     },
     host::{Discovery, LiveMemory, ProcessFacts, ProcessMemory},
     image::PlanChoice,
@@ -198,6 +199,7 @@ impl Agent {
             match event {
                 Lifecycle::Born(key, record) => {
                     self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
+                    self.read_settings(&key, &record);
                 }
                 Lifecycle::Ended(key, record, end) => {
                     let origin = || origin(&mut self.kernel, &key, &record);
@@ -207,6 +209,24 @@ impl Agent {
             }
         }
         self.rescan
+    }
+
+    /// Reads the settings of a context that was just met: it may be gone at the
+    /// next look.
+    fn read_settings(&mut self, key: &ContextKey, record: &ContextRecord) {
+        let layout = self.images.settings(record.image);
+        let Ok(settings) = Settings::read(&*self.memory, key.tgid, key.address, &layout) else {
+            return;
+        };
+        // The end of a context is reported, or marked, before anything is freed.
+        let still = self.kernel.context(key).ok().flatten().is_some_and(|now| {
+            now.born_ns == record.born_ns
+                && now.flags & record_flags::UNSURE == 0
+                && unreported_end(&now).is_none()
+        });
+        if still {
+            self.registry.set(key, record.born_ns, settings);
+        }
     }
 
     /// Everything that is known now.
@@ -243,18 +263,21 @@ impl Agent {
 
     /// Reads every live context from its process's memory.
     fn look(&mut self) -> anyhow::Result<()> {
-        let seen: Vec<(ContextKey, u64, Option<Observation>)> = self
+        let seen: Vec<(ContextKey, u64, Option<Observation>, Option<Settings>)> = self
             .registry
             .live()
             .map(|context| {
-                let Context { key, layout, .. } = context;
-                let seen = Observation::read(&*self.memory, key.tgid, key.address, layout);
-                (*key, context.born_ns, seen.ok())
+                let Context { key, layout, image, .. } = context;
+                let ContextKey { tgid, address, .. } = *key;
+                let seen = Observation::read(&*self.memory, tgid, address, layout);
+                let places = self.images.settings(*image);
+                let settings = Settings::read(&*self.memory, tgid, address, &places);
+                (*key, context.born_ns, seen.ok(), settings.ok())
             })
             .collect();
         // Whatever ended before it was read has been reported by now, or marked.
         self.handle_events();
-        for (key, born_ns, seen) in seen {
+        for (key, born_ns, seen, settings) in seen {
             if !self.registry.is_live(&key, born_ns) {
                 continue;
             }
@@ -266,6 +289,9 @@ impl Agent {
                         .filter(|_| sure)
                         .unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
                     self.registry.see(&key, born_ns, seen);
+                    if let Some(settings) = settings.filter(|_| sure) {
+                        self.registry.set(&key, born_ns, settings);
+                    }
                 }
                 Some(record) => {
                     let end = unreported_end(&record).unwrap_or(End::Freed);
@@ -351,6 +377,8 @@ impl Agent {
             state: context.state,
             library: self.images.library(context.image),
             stats: self.stats(context),
+            settings: context.settings,
+            why: None,
             source: context.seen.source,
             observed_at: context.seen_at,
         }

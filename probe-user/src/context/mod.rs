@@ -3,9 +3,11 @@
 pub mod groups;
 pub mod reconstruct;
 pub mod registry;
+pub mod settings;
 pub mod widen;
 
 pub use self::{
     reconstruct::{Observation, Source},
     registry::{Context, Registry, State},
+    settings::Settings,
 };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     groups::{Groups, Sums},
     reconstruct::{Observation, Source, counters_of},
+    settings::Settings,
     widen::Widened,
 };
 use crate::{
@@ -49,6 +50,9 @@ pub struct Context {
     pub seen_at: Timestamp,
     /// Where its fields are.
     pub layout: probe_common::BlockLayout,
+    /// Its settings, as they were last read while it lived; `None`: it ended
+    /// before, or they could not be read.
+    pub settings: Option<Settings>,
     /// The kernel half has no record of it any more, and no report of its end
     /// has come: it is under way, or lost.
     missing: bool,
@@ -181,6 +185,7 @@ impl Registry {
             seen,
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
+            settings: None,
             missing: false,
             widened,
             inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
@@ -192,6 +197,13 @@ impl Registry {
     pub fn see(&mut self, key: &ContextKey, born_ns: u64, seen: Observation) {
         if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
             context.see(seen);
+        }
+    }
+
+    /// The settings of a live context were read.
+    pub fn set(&mut self, key: &ContextKey, born_ns: u64, settings: Settings) {
+        if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
+            context.settings = Some(settings);
         }
     }
 
@@ -414,6 +426,20 @@ mod tests {
         assert!(!registry.has_ended(&KEY, 1));
         registry.end(KEY, &record(1, 3), End::Freed, facts);
         assert!(registry.has_ended(&KEY, 1) && !registry.has_ended(&KEY, 2));
+    }
+
+    #[test]
+    fn settings_stay_after_the_end_and_do_not_pass_to_the_next_context() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let settings = Settings { timeout: Some(300), ..Settings::default() };
+        registry.born(KEY, &record(1, 3), facts);
+        registry.set(&KEY, 1, settings);
+        registry.end(KEY, &record(1, 3), End::Freed, facts);
+        registry.born(KEY, &record(2, 0), facts);
+        // Read of the one before, too late.
+        registry.set(&KEY, 1, settings);
+        let kept: Vec<_> = registry.all().map(|c| (c.generation, c.settings)).collect();
+        assert_eq!(kept, [(2, None), (1, Some(settings))]);
     }
 
     #[test]

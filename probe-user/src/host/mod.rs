@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod discovery;
+pub mod family;
 pub mod memory;
 pub mod process;
 pub mod recognise;

@@ -115,6 +115,12 @@ pub enum Gap {
         /// What it leaves out.
         what: &'static str,
     },
+    /// One of OpenSSL's relatives keeps it in ways that are not read.
+    #[error("{family} is not asked for it: it keeps its settings in other ways than OpenSSL")]
+    NotAsked {
+        /// Whose library it is.
+        family: Family,
+    },
     /// No function of this library says it.
     #[error("no function of {family} says where it is")]
     Untold {

@@ -2,7 +2,9 @@
 //!
 //! In x86-64 builds each of OpenSSL's `ssl_tsan_counter(ctx, &ctx->stats.x)`
 //! becomes one `lock add`, `lock sub` or `lock inc` of an `int` with the
-//! counter's offset as its displacement.
+//! counter's offset as its displacement. On aarch64 it takes several
+//! instructions, the last of which calls an outlined addition, is one, or ends
+//! a loop.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -10,7 +12,7 @@ use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
-        flow,
+        flow::{self, Function},
         instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
@@ -36,12 +38,14 @@ pub const fn in_the_sources(counter: Counter) -> usize {
 pub struct IncrementSite {
     /// The counter.
     pub counter: Counter,
-    /// The address of the instruction.
+    /// The address of the instruction; of the last one, where it takes several.
     pub address: u64,
     /// The function that it is in, or the part of one.
     pub function: Range<u64>,
     /// The number of the register that holds the context.
     pub base: usize,
+    /// The instruction before which that register holds it.
+    pub base_at: u64,
 }
 
 /// What one pass over all functions of a file finds.
@@ -61,13 +65,22 @@ pub struct Sweep {
 #[must_use]
 pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep {
     let mut sweep = Sweep::default();
+    let mut candidates: Vec<(Range<u64>, Vec<u64>)> = Vec::new();
     for range in functions.iter() {
         let Ok(instructions) = flow::decode(elf, range) else { continue };
+        let changes: Vec<u64> = instructions
+            .iter()
+            .filter(|instruction| elf.processor().may_change(elf, instruction))
+            .map(|instruction| instruction.address)
+            .collect();
+        if !changes.is_empty() {
+            candidates.push((range.clone(), changes));
+        }
         let mut computes_jumps = false;
         for instruction in &instructions {
             match instruction.control {
-                // A jump to the start of a function is a call of it; to the
-                // start of a part of one, it is not.
+                // A jump to the start of a function is a call of it; to the start
+                // of a part of one, it is not.
                 Control::Jump(target) | Control::Branch(target)
                     if !range.contains(&target) && !functions.is_entry(target) =>
                 {
@@ -83,6 +96,7 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep
                             address: instruction.address,
                             function: range.clone(),
                             base,
+                            base_at: instruction.address,
                         });
                     }
                 }
@@ -95,7 +109,36 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep
             sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
         }
     }
+    let Some(block) = block else { return sweep };
+    for (range, changes) in candidates {
+        let found = made_of_several(elf, &range, &changes, &sweep.outside_targets, block);
+        sweep.increments.extend(found);
+    }
     sweep
+}
+
+/// The increments of a function that take several instructions each.
+fn made_of_several(
+    elf: &Elf,
+    range: &Range<u64>,
+    changes: &[u64],
+    outside: &HashSet<u64>,
+    block: u32,
+) -> Vec<IncrementSite> {
+    let Ok(function) = Function::new(elf, range.clone(), outside) else { return Vec::new() };
+    changes
+        .iter()
+        .filter_map(|at| {
+            let change = elf.processor().change(elf, &function, *at)?;
+            Some(IncrementSite {
+                counter: counter_at(change.displacement, block)?,
+                address: change.last,
+                function: range.clone(),
+                base: change.base,
+                base_at: change.base_at,
+            })
+        })
+        .collect()
 }
 
 /// Whether an instruction changes one of the counters by one, and through which
@@ -104,7 +147,11 @@ fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, usize)> 
     let Effect::Change { base, displacement, atomic: true, .. } = instruction.effect else {
         return None;
     };
+    Some((counter_at(displacement, block)?, base))
+}
+
+/// The counter at a distance from the context.
+fn counter_at(displacement: i64, block: u32) -> Option<Counter> {
     let distance = usize::try_from(displacement.checked_sub(i64::from(block))?).ok()?;
-    let counter = COUNTERS.get(distance / 4)?;
-    (distance % 4 == 0).then_some((*counter, base))
+    COUNTERS.get(distance / 4).copied().filter(|_| distance % 4 == 0)
 }

@@ -6,6 +6,7 @@ use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
+        CodeSource,
         explore::{self, DEFAULT_BOUNDS, Stopped},
         value::{Base, Field, Value},
     },
@@ -153,6 +154,7 @@ pub(super) struct Asked {
     pub(super) answers: Vec<explore::Answer>,
 }
 
+/// Asks a function of the library, called with these arguments.
 pub(super) fn ask(
     elf: &Elf,
     function: &str,
@@ -161,9 +163,20 @@ pub(super) fn ask(
 ) -> Result<Asked, Gap> {
     let entry =
         entry(elf, function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    let mut machine = explore::called_with(elf.processor().convention(), arguments);
+    ask_at(elf, function, entry, arguments, non_null)
+}
+
+/// Asks the function at an address; `function` is its name in evidence.
+pub(super) fn ask_at(
+    source: &dyn CodeSource,
+    function: &str,
+    entry: u64,
+    arguments: &[Value],
+    non_null: &[Field],
+) -> Result<Asked, Gap> {
+    let mut machine = explore::called_with(source.processor().convention(), arguments);
     machine.non_null.extend_from_slice(non_null);
-    let answers = explore::explore(elf, entry, machine, DEFAULT_BOUNDS).map_err(
+    let answers = explore::explore(source, entry, machine, DEFAULT_BOUNDS).map_err(
         |Stopped { address, instruction, why }| Gap::Unfollowed {
             function: function.to_owned(),
             address,
@@ -188,7 +201,7 @@ fn address(function: &str) -> Option<u64> {
 
 impl Asked {
     /// The one value that is not null which every path returns.
-    fn only_value(&self) -> Option<&Value> {
+    pub(super) fn only_value(&self) -> Option<&Value> {
         let mut values =
             self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
         let first = values.next()?;

@@ -13,6 +13,7 @@ pub mod plan;
 mod proof;
 mod references;
 pub mod separate;
+pub mod settings;
 #[cfg(test)]
 mod specimen;
 pub mod stripped;
@@ -28,6 +29,7 @@ pub use self::{
     gap::{FieldGap, Gap},
     layout::{Companion, Evidence, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
+    settings::{LearntSettings, Setting, SettingsLayout},
 };
 
 /// One libssl, learnt.
@@ -45,6 +47,8 @@ pub struct Image {
     pub processor: &'static dyn Processor,
     /// Where the values are.
     pub learnt: LearntLayout,
+    /// Where the settings are that explain them.
+    pub settings: LearntSettings,
     /// Where the probes stand.
     pub plan: ProbePlan,
 }
@@ -88,27 +92,29 @@ impl Image {
             _ => version::of(family, elf),
         };
         let processor = elf.processor();
-        let (learnt, plan) = if processor.is_read() {
+        let (learnt, settings, plan) = if processor.is_read() {
             match family {
                 Some(family) => {
                     let learnt = layout::learn(elf, companion, family);
+                    let settings = settings::learn(elf, &learnt.layout, family);
                     let plan = plan::plan(elf, &learnt.layout, choice);
-                    (learnt, plan)
+                    (learnt, settings, plan)
                 }
                 None => stripped::learn(elf, choice),
             }
         } else {
-            (unread(processor), ProbePlan::default())
+            // One gap says it of everything.
+            (unread(processor), LearntSettings::default(), ProbePlan::default())
         };
         // Recognised without names, it is OpenSSL: its relatives are built otherwise.
         let family = family.or_else(|| learnt.layout.block().map(|_| Family::OpenSsl));
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, family, version, processor, learnt, plan }
+        Self { path, build_id, family, version, processor, learnt, settings, plan }
     }
 
-    /// Everything that is not known, of the layout and of the plan.
+    /// Everything that is not known: of the layout, of the plan, and of the settings.
     pub fn gaps(&self) -> impl Iterator<Item = &FieldGap> {
-        self.learnt.gaps.iter().chain(&self.plan.gaps)
+        self.learnt.gaps.iter().chain(&self.plan.gaps).chain(&self.settings.gaps)
     }
 }
 

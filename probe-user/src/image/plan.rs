@@ -1,6 +1,7 @@
 //! Where probes stand: behind the increments, or at function entries, and where
-//! a context dies. Each on an instruction that the kernel emulates, at a
-//! boundary that decoding from the function's start proves.
+//! a context dies. Each on an instruction that the kernel emulates (on aarch64,
+//! where none is near, on one that it executes out of line), at a boundary that
+//! decoding from the function's start proves.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,7 +13,7 @@ use super::{
     calls,
     code::{
         flow::{Function, Origin},
-        instruction::{Control, Instruction},
+        instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
     gap::{FieldGap, Gap},
@@ -81,8 +82,10 @@ pub struct ProbePoint {
     pub address: u64,
     /// Offset in the file: what the kernel is told.
     pub file_offset: u64,
-    /// The instruction under the probe; the kernel emulates it.
+    /// The instruction under the probe.
     pub instruction: String,
+    /// Whether the kernel emulates it, in place of executing it out of line.
+    pub emulated: bool,
     /// Where the context is at that moment.
     pub argument: Argument,
     /// What to do.
@@ -270,34 +273,14 @@ impl Planner<'_> {
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
         let context = ContextValue::at_increment(function, site, layout, agree);
-        let mut at = increment.end();
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or("the path leaves the function")?;
-            if instruction.emulated {
-                if let Some(argument) = context.available(function, site.address, at) {
-                    return point(
-                        elf,
-                        ProbeKind::Increment(site.counter),
-                        name,
-                        &instruction,
-                        argument,
-                        Action::Mirror,
-                    );
-                }
-                at = match instruction.control {
-                    Control::Jump(target) => target,
-                    Control::Branch(_) => {
-                        return Err("the context is in no register when the path forks");
-                    }
-                    _ => instruction.end(),
-                };
-            } else if matches!(instruction.control, Control::Next | Control::CallThrough(_)) {
-                at = instruction.end();
-            } else {
-                return Err("the function ends first");
-            }
-        }
-        Err("too far away")
+        let argument = |at| context.available(function, site.address, at);
+        let found = first_emulated(function, increment.end(), argument);
+        let (instruction, argument) = match found {
+            Ok(found) => found,
+            Err(why) => first_stepped(function, increment.end(), argument).ok_or(why)?,
+        };
+        let kind = ProbeKind::Increment(site.counter);
+        point(elf, kind, name, &instruction, argument, Action::Mirror)
     }
 
     /// Probes at the entries of functions that are given contexts.
@@ -364,7 +347,7 @@ impl Planner<'_> {
     }
 
     /// The first emulated instruction on the way in, at which the argument is
-    /// still in its register.
+    /// still in its register, or in one that it was copied to.
     fn at_entry(
         &mut self,
         name: &str,
@@ -378,22 +361,19 @@ impl Planner<'_> {
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
         let function =
             self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let mut at = symbol.address;
-        for _ in 0..REACH {
-            let instruction = *function.at(at).ok_or_else(|| refused("the function ends first"))?;
-            if instruction.emulated {
-                if function.reaching(argument.register, at) != BTreeSet::from([Origin::Entry]) {
-                    return Err(refused("the argument is in no register any more"));
-                }
-                return point(elf, kind, name.to_owned(), &instruction, argument, action)
-                    .map_err(refused);
-            }
-            if instruction.control != Control::Next {
-                return Err(refused("the path leaves the function"));
-            }
-            at = instruction.end();
-        }
-        Err(refused("too far away"))
+        let path = straight(function, symbol.address);
+        let holders = holders(function, &path, argument.register);
+        let argument_at = |at| {
+            let holder = holders.iter().find(|holder| holder.holds_at(function, at))?;
+            Some(Argument { register: holder.register, ..argument })
+        };
+        let emulated = path.iter().filter(|instruction| instruction.emulated);
+        let stepped = path.iter().filter(|instruction| instruction.steppable);
+        let (instruction, argument) = emulated
+            .chain(stepped)
+            .find_map(|instruction| Some((instruction, argument_at(instruction.address)?)))
+            .ok_or_else(|| refused("the argument is in no register any more"))?;
+        point(elf, kind, name.to_owned(), instruction, argument, action).map_err(refused)
     }
 
     fn function(&mut self, start: u64) -> Option<&Function> {
@@ -410,6 +390,88 @@ impl Planner<'_> {
     }
 }
 
+/// The first emulated instruction on the way from a place at which the context
+/// can be had, and how.
+fn first_emulated(
+    function: &Function,
+    mut at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Result<(Instruction, Argument), &'static str> {
+    for _ in 0..REACH {
+        let instruction = *function.at(at).ok_or("the path leaves the function")?;
+        if instruction.emulated
+            && let Some(argument) = argument(at)
+        {
+            return Ok((instruction, argument));
+        }
+        at = match instruction.control {
+            Control::Next | Control::CallThrough(_) => instruction.end(),
+            Control::Call(_) if instruction.emulated => instruction.end(),
+            Control::Jump(target) if instruction.emulated => target,
+            Control::Branch(_) if instruction.emulated => {
+                return Err("the context is in no register when the path forks");
+            }
+            _ => return Err("the function ends first"),
+        };
+    }
+    Err("too far away")
+}
+
+/// The first instruction on the way from a place that may be executed out of
+/// line, and at which the context can be had.
+fn first_stepped(
+    function: &Function,
+    at: u64,
+    argument: impl Fn(u64) -> Option<Argument>,
+) -> Option<(Instruction, Argument)> {
+    straight(function, at)
+        .into_iter()
+        .filter(|instruction| instruction.steppable)
+        .find_map(|instruction| Some((instruction, argument(instruction.address)?)))
+}
+
+/// The instructions from a place to the first that may go elsewhere.
+fn straight(function: &Function, mut at: u64) -> Vec<Instruction> {
+    let mut path = Vec::new();
+    while let Some(instruction) = function.at(at).filter(|_| path.len() < REACH) {
+        path.push(*instruction);
+        if instruction.control != Control::Next {
+            break;
+        }
+        at = instruction.end();
+    }
+    path
+}
+
+/// The registers that hold an argument somewhere on the way into a function.
+fn holders(function: &Function, path: &[Instruction], argument: usize) -> Vec<Holder> {
+    let mut holders = vec![Holder { register: argument, from: Origin::Entry }];
+    for instruction in path {
+        if let Effect::Copy { to, from } = instruction.effect
+            && holders
+                .iter()
+                .any(|h| h.register == from && h.holds_at(function, instruction.address))
+        {
+            holders.push(Holder { register: to, from: Origin::Assignment(instruction.address) });
+        }
+    }
+    holders
+}
+
+/// A register that holds an argument of a function.
+struct Holder {
+    register: usize,
+    /// The function's entry, or a copy of another holder.
+    from: Origin,
+}
+
+impl Holder {
+    /// Whether it does so at a place, whatever way leads there.
+    fn holds_at(&self, function: &Function, at: u64) -> bool {
+        function.reaching(self.register, at) == BTreeSet::from([self.from])
+    }
+}
+
 fn point(
     elf: &Elf,
     kind: ProbeKind,
@@ -421,6 +483,7 @@ fn point(
     let address = instruction.address;
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
     let code = elf.code(address).unwrap_or_default();
+    let emulated = instruction.emulated;
     let instruction = elf.processor().text(code, address);
-    Ok(ProbePoint { kind, function, address, file_offset, instruction, argument, action })
+    Ok(ProbePoint { kind, function, address, file_offset, instruction, emulated, argument, action })
 }

@@ -37,7 +37,7 @@ impl ContextValue {
         layout: &Layout,
         agree: bool,
     ) -> Self {
-        let base_origins = function.reaching(site.base, site.address);
+        let base_origins = function.reaching(site.base, site.base_at);
         let loaded = Loaded::by_all(function, &base_origins, layout);
         let creates = agree || loaded.is_some();
         Self { creates, base: site.base, base_origins, loaded }
@@ -132,7 +132,12 @@ fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
     while here != at {
         let Some(instruction) = function.at(here) else { return false };
         let next = instruction.end();
-        if instruction.control != Control::Next || !function.only_follows(here, next) {
+        // The increment itself may be a call of an outlined addition, or the end of
+        // a loop that adds.
+        let falls = instruction.control == Control::Next
+            || here == increment
+                && matches!(instruction.control, Control::Call(_) | Control::Branch(_));
+        if !falls || !function.only_follows(here, next) {
             return false;
         }
         here = next;

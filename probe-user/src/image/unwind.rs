@@ -4,8 +4,8 @@
 use std::{collections::HashSet, ops::Range};
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection as _,
-    X86_64,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, LittleEndian, Register, UnwindContext,
+    UnwindSection as _,
 };
 
 use super::elf::Elf;
@@ -25,6 +25,8 @@ impl FunctionRanges {
     #[must_use]
     pub fn read(elf: &Elf) -> Self {
         let Some((address, bytes)) = elf.eh_frame() else { return Self::default() };
+        let (register, offset) = elf.processor().convention().frame_at_entry;
+        let called = CfaRule::RegisterAndOffset { register: Register(register), offset };
         let section = EhFrame::new(bytes, LittleEndian);
         let bases = BaseAddresses::default().set_eh_frame(address);
         let mut context = UnwindContext::new();
@@ -42,9 +44,8 @@ impl FunctionRanges {
                 continue;
             }
             ranges.push(start..end);
-            // After a call, the return address is all there is on the stack.
+            // After a call, the frame is not set up yet.
             let row = fde.unwind_info_for_address(&section, &bases, &mut context, start);
-            let called = CfaRule::RegisterAndOffset { register: X86_64::RSP, offset: 8 };
             if row.is_ok_and(|row| *row.cfa() != called) {
                 parts.insert(start);
             }

@@ -12,6 +12,8 @@ mod prometheus;
 mod races;
 mod relatives;
 mod scenarios;
+mod settings;
 mod stripped;
 mod support;
 mod verbs;
+mod why;

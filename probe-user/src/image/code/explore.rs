@@ -1,13 +1,13 @@
 //! Follows a function along all its paths, to what it returns.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
     machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
-    value::{Base, Value},
+    value::{Base, Field, Value},
 };
 
 /// How much work one question may cost.
@@ -38,6 +38,8 @@ pub struct Answer {
     pub increments: Vec<Increment>,
     /// What it called on the way, followed or not.
     pub calls: Vec<Call>,
+    /// What it wrote to memory that is not the stack's.
+    pub stores: Vec<(Field, Value)>,
     /// The state at its end.
     machine: Machine,
 }
@@ -87,8 +89,8 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    Explorer { source, steps: bounds.steps, paths: bounds.paths, depth: bounds.depth }
-        .function(entry, machine)
+    let Bounds { steps, paths, depth } = bounds;
+    Explorer { source, steps, paths, depth, opaque: BTreeSet::new() }.function(entry, machine)
 }
 
 struct Explorer<'s> {
@@ -96,6 +98,9 @@ struct Explorer<'s> {
     steps: usize,
     paths: usize,
     depth: usize,
+    /// Called functions that were not followed to one answer: to try again on
+    /// every path that calls them would only cost steps.
+    opaque: BTreeSet<u64>,
 }
 
 impl Explorer<'_> {
@@ -154,23 +159,27 @@ impl Explorer<'_> {
         note_call(convention, machine, target);
         if let Value::Constant(entry) = target
             && self.depth > 0
+            && !self.opaque.contains(entry)
         {
             let mut callee = Explorer {
                 source: self.source,
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
+                opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
             let answers = callee.function(*entry, machine.clone());
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
+            self.opaque = callee.opaque;
             if let Ok([answer]) = answers.as_deref() {
                 let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine.clone();
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
+            self.opaque.insert(*entry);
         }
         call_opaque(convention, machine, target);
     }
@@ -181,6 +190,7 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
         value: machine.register(convention.result).clone(),
         increments: machine.increments.clone(),
         calls: machine.calls.clone(),
+        stores: machine.stores.clone(),
         machine,
     }
 }

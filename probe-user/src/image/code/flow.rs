@@ -20,6 +20,9 @@ const MAX_FUNCTION: u64 = 1 << 20;
 /// Edges out of the computed jumps of one function, at most.
 const MAX_COMPUTED_EDGES: usize = 1 << 16;
 
+/// Copies of a register that are followed back at most.
+const COPIES: usize = 2;
+
 /// Where a register's value at some place may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -174,15 +177,25 @@ impl Function {
         match jump.control {
             Control::JumpThrough(Through::Cell(_)) => true,
             Control::JumpThrough(Through::Register(register)) => {
-                self.reaching(register, jump.address).into_iter().all(|origin| match origin {
-                    Origin::Assignment(address) => self
-                        .at(address)
-                        .is_some_and(|load| matches!(load.effect, Effect::Load { .. })),
-                    Origin::Entry | Origin::Outside => false,
-                })
+                self.is_loaded(register, jump.address, COPIES)
             }
             _ => false,
         }
+    }
+
+    /// Whether all that a register can hold at a place was loaded from memory
+    /// cells, and at most copied since.
+    fn is_loaded(&self, register: usize, at: u64, copies: usize) -> bool {
+        self.reaching(register, at).into_iter().all(|origin| match origin {
+            Origin::Assignment(address) => match self.at(address).map(|i| i.effect) {
+                Some(Effect::Load { .. }) => true,
+                Some(Effect::Copy { from, .. }) => {
+                    copies > 0 && self.is_loaded(from, address, copies - 1)
+                }
+                _ => false,
+            },
+            Origin::Entry | Origin::Outside => false,
+        })
     }
 
     /// All of them, in order.

@@ -31,6 +31,17 @@ pub enum Flags {
         /// Its bytes.
         width: u8,
     },
+    /// Each of them is known.
+    Exactly {
+        /// The sign.
+        negative: bool,
+        /// Zero.
+        zero: bool,
+        /// A borrow: the unsigned difference is below zero.
+        below: bool,
+        /// The signed difference does not fit.
+        overflow: bool,
+    },
     /// The value itself; carry and overflow are not known.
     Arithmetic {
         /// The value.
@@ -91,6 +102,8 @@ pub struct Machine {
     pub increments: Vec<Increment>,
     /// Calls that were made, in order, also those that were followed.
     pub calls: Vec<Call>,
+    /// What was written to memory that is not the stack's, in this order.
+    pub stores: Vec<(Field, Value)>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
@@ -105,6 +118,7 @@ impl Machine {
             cells: Vec::new(),
             increments: Vec::new(),
             calls: Vec::new(),
+            stores: Vec::new(),
             non_null: Vec::new(),
         }
     }
@@ -138,7 +152,9 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return Value::Unknown,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return Value::Unknown;
+            }
         };
         for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
             if cell.offset == offset && cell.width == width {
@@ -165,9 +181,14 @@ impl Machine {
         let (base, offset) = match address {
             Value::Constant(address) => (Base::Image, *address as i64),
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return false,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return false;
+            }
         };
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
+        if base != Base::Stack {
+            self.stores.push((Field { base: base.clone(), offset, width }, value.clone()));
+        }
         self.cells.push(Cell { base, offset, width, value });
         true
     }
@@ -194,6 +215,15 @@ impl Machine {
             Flags::Logic { value, width } => {
                 self.compare(condition, value, &Value::Constant(0), *width)
             }
+            Flags::Exactly { negative, zero, below, overflow } => match condition {
+                Condition::Equal => Some(*zero),
+                Condition::Negative => Some(*negative),
+                Condition::Below => Some(*below),
+                Condition::BelowOrEqual => Some(*below || *zero),
+                Condition::Less => Some(negative != overflow),
+                Condition::LessOrEqual => Some(*zero || negative != overflow),
+                Condition::Other => None,
+            },
             Flags::Arithmetic { value, width } => match condition {
                 Condition::Equal | Condition::Negative => {
                     self.compare(condition, value, &Value::Constant(0), *width)
@@ -201,6 +231,12 @@ impl Machine {
                 _ => None,
             },
         }
+    }
+
+    /// Whether the low `width` bytes of a value are zero; `None` if that is not known.
+    #[must_use]
+    pub fn is_zero(&self, value: &Value, width: u8) -> Option<bool> {
+        self.compare(Condition::Equal, value, &Value::Constant(0), width)
     }
 
     fn compare(

@@ -1,19 +1,22 @@
 //! Reading machine code: bytes in, facts out, no I/O.
 //!
 //! - [`value`]: what a register or a memory cell can be known to hold.
+//! - [`quotient`]: what a multiplication and shifts divide by.
 //! - [`machine`]: registers, flags and memory made of such values.
 //! - [`processor`]: what differs between processors, behind one interface.
-//! - [`x86_64`]: what its instructions do, and the neutral facts of them.
+//! - [`x86_64`], [`aarch64`]: what their instructions do, and the neutral facts of them.
 //! - [`instruction`]: those facts.
 //! - [`explore`]: follows a function along all its paths to what it returns.
 //! - [`flow`]: a function's instructions, which leads to which, and which
 //!   assignments of a register can reach a place.
 
+pub mod aarch64;
 pub mod explore;
 pub mod flow;
 pub mod instruction;
 pub mod machine;
 pub mod processor;
+pub mod quotient;
 pub mod value;
 pub mod x86_64;
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use object::Architecture;
 
-use super::{CodeSource, instruction::Instruction, machine::Machine, value::Value, x86_64::X86_64};
+use super::{
+    CodeSource, aarch64::Aarch64, flow::Function, instruction::Instruction, machine::Machine,
+    value::Value, x86_64::X86_64,
+};
 
 /// A kind of processor: how its instructions are decoded, and what they do.
 pub trait Processor: Debug + Sync {
@@ -42,6 +45,18 @@ pub trait Processor: Debug + Sync {
         at: u64,
     ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c>;
 
+    /// Whether an instruction may be the last part of a change by one that takes
+    /// several instructions; [`Processor::change`] then looks closer.
+    fn may_change(&self, _: &dyn CodeSource, _: &Instruction) -> bool {
+        false
+    }
+
+    /// The change by one that several instructions make, the last of which, or
+    /// the first of a loop, stands at an address.
+    fn change(&self, _: &dyn CodeSource, _: &Function, _: u64) -> Option<Change> {
+        None
+    }
+
     /// Every place that a jump table of a function may lead to, inside of it or
     /// not: too many at times, never too few.
     fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])
@@ -49,6 +64,21 @@ pub trait Processor: Debug + Sync {
 
     /// The instruction at the start of a piece of code, in GNU syntax.
     fn text(&self, code: &[u8], at: u64) -> String;
+}
+
+/// A change by one of an `int` in memory, atomic, made by several instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The register that the address is counted from.
+    pub base: usize,
+    /// The instruction before which that register holds it.
+    pub base_at: u64,
+    /// The distance from it.
+    pub displacement: i64,
+    /// 1 or -1.
+    pub amount: i8,
+    /// The last of the instructions: behind it, memory has changed.
+    pub last: u64,
 }
 
 /// How functions are called, in numbers of general registers.
@@ -62,6 +92,9 @@ pub struct Convention {
     pub stack_pointer: usize,
     /// Those that a called function may change.
     pub caller_saved: &'static [usize],
+    /// The frame's address at a function's entry, as unwind tables have it: the
+    /// stack pointer's DWARF number, and the distance.
+    pub frame_at_entry: (u16, i64),
 }
 
 /// Where control goes after an instruction.
@@ -97,6 +130,7 @@ pub struct Stopped {
 pub fn of(architecture: Architecture) -> &'static dyn Processor {
     match architecture {
         Architecture::X86_64 => &X86_64,
+        Architecture::Aarch64 => &Aarch64,
         _ => &Unread,
     }
 }
@@ -115,7 +149,15 @@ impl Processor for Unread {
     }
 
     fn convention(&self) -> &'static Convention {
-        const { &Convention { arguments: &[], result: 0, stack_pointer: 0, caller_saved: &[] } }
+        const {
+            &Convention {
+                arguments: &[],
+                result: 0,
+                stack_pointer: 0,
+                caller_saved: &[],
+                frame_at_entry: (0, 0),
+            }
+        }
     }
 
     fn register_name(&self, _: usize) -> &'static str {

@@ -169,6 +169,7 @@ fn agreeing(
             address: one.address,
             function: one.function.clone(),
             base: one.base,
+            base_at: one.address,
         })
         .collect();
     Some(Block { start, to_ctx, to_session_ctx, increments })

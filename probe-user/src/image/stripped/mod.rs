@@ -24,10 +24,12 @@ use memchr::memmem;
 use self::{death::NoDeath, functions::Functions};
 use super::{
     elf::{Elf, Symbol},
+    family::Family,
     gap::{FieldGap, Gap},
     increments::Sweep,
     layout::LearntLayout,
     plan::{self, PlanChoice, ProbePlan},
+    settings::{self, LearntSettings},
     unwind::FunctionRanges,
 };
 
@@ -69,21 +71,23 @@ pub fn names_a_source_file(bytes: &[u8]) -> bool {
     memmem::find_iter(bytes, name).any(|at| bytes[..at].ends_with(directory))
 }
 
-/// Learns the OpenSSL in a file that does not name its functions, and plans its
-/// probes.
+/// Learns the OpenSSL in a file that does not name its functions: where the values
+/// are, where the settings are, and where probes stand.
 #[must_use]
-pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, ProbePlan) {
+pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, ProbePlan) {
     let ranges = FunctionRanges::read(elf);
     match recognise(elf, &ranges) {
         Ok(found) => {
             let named = elf.with_functions(&found.functions);
             let learnt = layout::learn(&named, &found);
+            let settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
             let plan = plan::plan_behind(&named, &learnt.layout, ranges, &found.sweep, choice);
-            (learnt, plan)
+            (learnt, settings, plan)
         }
         Err(reason) => {
             let gaps = vec![FieldGap { field: "layout".to_owned(), reason }];
-            (LearntLayout { gaps, ..LearntLayout::default() }, ProbePlan::default())
+            let learnt = LearntLayout { gaps, ..LearntLayout::default() };
+            (learnt, LearntSettings::default(), ProbePlan::default())
         }
     }
 }
@@ -150,7 +154,7 @@ mod tests {
         assert!(!names_a_source_file(b"../ssl/statem/statem.c\0statem_lib.c\0"));
         let elf = Elf::open(Path::new("/proc/self/exe")).expect("the test itself");
         assert_eq!(is_suspected(&elf), cfg!(target_arch = "x86_64"));
-        let (learnt, plan) = learn(&elf, PlanChoice::Auto);
+        let (learnt, _, plan) = learn(&elf, PlanChoice::Auto);
         assert!(learnt.layout.block().is_none() && plan.points.is_empty());
         assert!(matches!(
             learnt.gaps.as_slice(),

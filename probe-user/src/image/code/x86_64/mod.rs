@@ -17,6 +17,8 @@ use super::{
 
 /// The number of `%rax`, which holds what a function returns.
 const RAX: usize = 0;
+/// The number of `%rdx`.
+const RDX: usize = 2;
 /// The number of `%rsp`.
 const RSP: usize = 4;
 /// The number of `%rbp`.
@@ -28,6 +30,8 @@ static CONVENTION: Convention = Convention {
     result: RAX,
     stack_pointer: RSP,
     caller_saved: &[0, 1, 2, 6, 7, 8, 9, 10, 11],
+    // The return address is all there is on the stack.
+    frame_at_entry: (7, 8),
 };
 
 /// Names of the general registers, by number.
