@@ -166,6 +166,8 @@ pub struct Health {
     pub libraries: Vec<(LibrarySnapshot, usize)>,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
+    /// How often two witnesses disagreed, by what it was about.
+    pub contradictions: Vec<(&'static str, u64)>,
 }
 
 /// `2026-01-01T00:00:00.000Z`: the same width always.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, libs, packages, progress::step, wheels};
+use crate::{build, libs, mutate, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, those
 /// that make the traffic, and those that build programs.
@@ -40,6 +40,8 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         lints(&toolchain)?;
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
+        eprintln!("==> libraries that lie");
+        mutate::run(None, None, &[])?;
     }
     wheels::install()?;
     libs::ensure(&BUILDS)?;

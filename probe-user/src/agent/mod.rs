@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use self::images::Images;
 use crate::{
     context::{
-        Context, Observation, Registry, Source, State,
+        Context, Contradiction, Observation, Registry, Source, State,
         groups::GroupKey,
         registry::{Origin, Retention},
         settings::Settings,
@@ -325,6 +325,14 @@ impl Agent {
             let reason = format!("{} {what}", self.unreported);
             gaps.push(GapSnapshot { pid: None, library: None, reason });
         }
+        let contradictions: Vec<(&Context, Contradiction)> =
+            self.registry.all().filter_map(|c| Some((c, c.contradiction?))).collect();
+        gaps.extend(contradictions.iter().map(|(context, contradiction)| GapSnapshot {
+            pid: Some(context.key.tgid),
+            library: Some(self.images.library(context.image).path),
+            reason: format!("context {:#x}: {contradiction}", context.key.address),
+        }));
+        let live = contradictions.len() as u64 + self.registry.contradictions_forgotten();
         gaps.extend(self.ended_unseen());
         let groups = self.groups();
         Ok(Snapshot {
@@ -343,6 +351,7 @@ impl Agent {
                     .map(|image| (self.images.library(image), self.kernel.attached(image)))
                     .collect(),
                 forgotten: self.registry.forgotten(),
+                contradictions: vec![("layout", self.images.contradictions()), ("context", live)],
             },
         })
     }
@@ -385,7 +394,13 @@ impl Agent {
     }
 
     fn stats(&self, context: &Context) -> SessionStats {
+        if context.is_disproved() {
+            return SessionStats::default();
+        }
         let mut stats = stats(&context.seen);
+        if context.contradiction.is_some() {
+            stats.number = None;
+        }
         if !self.images.knows_number(context.image, context.key.tgid) {
             stats.number = None;
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     groups::{Groups, Sums},
+    invariants::{Contradiction, contradiction},
     reconstruct::{Observation, Source, counters_of},
     settings::Settings,
     widen::Widened,
@@ -53,6 +54,8 @@ pub struct Context {
     /// Its settings, as they were last read while it lived; `None`: it ended
     /// before, or they could not be read.
     pub settings: Option<Settings>,
+    /// What of it cannot be: it is not read from where it stands.
+    pub contradiction: Option<Contradiction>,
     /// The kernel half has no record of it any more, and no report of its end
     /// has come: it is under way, or lost.
     missing: bool,
@@ -75,10 +78,19 @@ impl Context {
         counted
     }
 
+    /// Whether its counters are not believed any more.
+    #[must_use]
+    pub fn is_disproved(&self) -> bool {
+        matches!(self.contradiction, Some(Contradiction::References(_)))
+    }
+
     fn see(&mut self, seen: Observation) {
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
-            self.widened.advance(seen.counters);
+            self.contradiction = self.contradiction.or_else(|| contradiction(&seen));
+            if !self.is_disproved() {
+                self.widened.advance(seen.counters);
+            }
             // The parent's other threads may have counted between the copy of
             // the memory and the look at what was inherited.
             for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
@@ -119,6 +131,7 @@ pub struct Registry {
     groups: Groups,
     retention: Retention,
     forgotten: u64,
+    contradictions_forgotten: u64,
 }
 
 impl Registry {
@@ -132,6 +145,7 @@ impl Registry {
             groups: Groups::default(),
             retention,
             forgotten: 0,
+            contradictions_forgotten: 0,
         }
     }
 
@@ -172,8 +186,14 @@ impl Registry {
             .or_insert(0);
         *generation += 1;
         let generation = *generation;
-        let widened = Widened::starting_at(seen.counters);
-        let Origin { mut facts, inherited } = origin();
+        let contradiction = contradiction(&seen);
+        let Origin { mut facts, mut inherited } = origin();
+        let mut counters = seen.counters;
+        if matches!(contradiction, Some(Contradiction::References(_))) {
+            counters = counters.map(|counter| counter.map(|_| 0));
+            inherited = [0; 11];
+        }
+        let widened = Widened::starting_at(counters);
         complete(&mut facts, record);
         let context = Context {
             key,
@@ -186,6 +206,7 @@ impl Registry {
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
             settings: None,
+            contradiction,
             missing: false,
             widened,
             inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
@@ -269,6 +290,7 @@ impl Registry {
             if let Some(context) = self.ended.pop_front() {
                 self.groups.retire(&context);
                 self.forgotten += 1;
+                self.contradictions_forgotten += u64::from(context.contradiction.is_some());
             }
         }
     }
@@ -287,6 +309,12 @@ impl Registry {
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// How many of these were contradicted.
+    #[must_use]
+    pub fn contradictions_forgotten(&self) -> u64 {
+        self.contradictions_forgotten
     }
 
     /// The sums of all groups.
@@ -393,6 +421,22 @@ mod tests {
         assert_eq!(hits(&mut registry), 1001);
         let shown: Vec<i32> = registry.all().filter_map(|c| c.seen.counters[9]).collect();
         assert!(shown.contains(&1001) && shown.contains(&1000));
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_counted() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        let mut wild = record(1, 1 << 30);
+        wild.flags = probe_common::record_flags::REFERENCES_KNOWN;
+        wild.block.references = -7;
+        registry.see(&KEY, 1, Observation::of_record(&wild, Source::Memory));
+        registry.see(&KEY, 1, Observation::of_record(&record(1, 1 << 30), Source::Memory));
+        assert_eq!(hits(&mut registry), 3);
+        let other = ContextKey { tgid: 8, ..KEY };
+        registry.born(other, &wild, || origin([5; 11]));
+        assert_eq!(hits(&mut registry), 3);
+        assert!(registry.live().all(Context::is_disproved));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct Explanation {
     probes: Vec<Probe>,
     evidence: Vec<EvidenceFields>,
     settings_evidence: Vec<EvidenceFields>,
+    witnesses: Vec<EvidenceFields>,
     gaps: Vec<GapFields>,
 }
 
@@ -157,6 +158,7 @@ impl Explanation {
                 .collect(),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
             settings_evidence: image.settings.evidence.iter().map(EvidenceFields::of).collect(),
+            witnesses: image.learnt.witnesses.iter().map(EvidenceFields::of).collect(),
             gaps: image
                 .gaps()
                 .map(|gap| GapFields { field: gap.field.clone(), reason: gap.reason.to_string() })
@@ -216,6 +218,10 @@ impl fmt::Display for Explanation {
         writeln!(f, "\nSettings: {known} of {all}, and what says so")?;
         for EvidenceFields { field, question, answer } in &self.settings_evidence {
             writeln!(f, "  {field:<25} {question:<48} -> {answer}")?;
+        }
+        writeln!(f, "\nWitnesses that agree")?;
+        for EvidenceFields { field, question, .. } in &self.witnesses {
+            writeln!(f, "  {field:<20} {question}")?;
         }
         writeln!(f, "\nProbes: {}", self.probes.len())?;
         for probe in &self.probes {

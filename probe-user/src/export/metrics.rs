@@ -248,6 +248,17 @@ impl SnapshotCollector {
             losses.with_label_values(&[name]).inc_by(*count);
         }
         self.add(&losses);
+        let contradictions = IntCounterVec::new(
+            Opts::new(
+                "sslsess_contradictions_total",
+                "Times two witnesses of the same thing disagreed; the JSON names them.",
+            ),
+            &["of"],
+        )?;
+        for (of, count) in &health.contradictions {
+            contradictions.with_label_values(&[of]).inc_by(*count);
+        }
+        self.add(&contradictions);
         let forgotten = IntCounter::new(
             "sslsess_contexts_forgotten_total",
             "Ended SSL_CTXs that are not listed any more; the totals count them.",

@@ -13,12 +13,17 @@ use std::{
 
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
-    SymbolKind, elf,
+    elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
 
-use super::code::processor::{self, Processor};
+use super::{
+    code::processor::{self, Processor},
+    symbols::Symbols,
+};
+
+pub use super::symbols::Symbol;
 
 /// No library with OpenSSL in it is larger; a file that is, is not read.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -127,18 +132,6 @@ fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
     }
 }
 
-/// A function symbol that the file defines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Symbol {
-    /// Address in the file's own address space.
-    pub address: u64,
-    /// Length in bytes, as the symbol table says; 0 if it does not.
-    pub size: u64,
-    /// Whether it is a symbol of one object file only (`static` in C): there can
-    /// be other functions of that name.
-    pub local: bool,
-}
-
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
@@ -156,13 +149,16 @@ pub struct Elf {
     data: Arc<Vec<u8>>,
     processor: &'static dyn Processor,
     segments: Vec<Segment>,
-    functions: HashMap<String, Symbol>,
+    functions: Symbols,
+    /// By names that were learnt from elsewhere.
+    more_functions: HashMap<String, Symbol>,
     imports: HashMap<u64, String>,
     pointers: HashMap<u64, u64>,
     build_id: Option<String>,
     needed: Vec<String>,
     soname: Option<String>,
-    eh_frame: Option<(u64, Arc<[u8]>)>,
+    /// Its address, and where it stands in the file.
+    eh_frame: Option<(u64, Range<usize>)>,
 }
 
 impl Elf {
@@ -198,18 +194,22 @@ impl Elf {
         let file = ElfFile64::<object::LittleEndian>::parse(data.as_slice()).map_err(text)?;
         let processor = processor::of(file.architecture());
         let segments = segments(&file).map_err(text)?;
-        let functions = functions(&file);
+        let functions = Symbols::read(&file, &data);
         let (imports, pointers) = dynamic_relocations(&file);
         let build_id = file.build_id().map_err(text)?.map(hex);
         let needed = dynamic_strings(&file, elf::DT_NEEDED).map_err(text)?;
         let soname = dynamic_strings(&file, elf::DT_SONAME).map_err(text)?.into_iter().next();
         let eh_frame = file.section_by_name(".eh_frame").and_then(|section| {
-            section.data().ok().map(|bytes| (section.address(), Arc::from(bytes)))
+            let (from, length) = section.file_range()?;
+            let from = usize::try_from(from).ok()?;
+            let to = from.checked_add(usize::try_from(length).ok()?)?;
+            data.get(from..to).map(|_| (section.address(), from..to))
         });
         Ok(Self {
             processor,
             segments,
             functions,
+            more_functions: HashMap::new(),
             imports,
             pointers,
             build_id,
@@ -247,19 +247,21 @@ impl Elf {
     /// A function that the file defines.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Symbol> {
-        self.functions.get(name).copied()
+        let own = self.functions.find(&self.data, name);
+        own.or_else(|| self.more_functions.get(name).copied())
     }
 
-    /// All functions that the file defines, in no order.
+    /// All functions that the file itself names; of several with one name, the
+    /// first wins.
     pub fn functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
-        self.functions.iter().map(|(name, symbol)| (name.as_str(), *symbol))
+        self.functions.iter(&self.data)
     }
 
     /// Adds names of functions that were learnt from elsewhere; one that the
     /// file itself has stays as it is.
     pub fn add_functions(&mut self, functions: impl IntoIterator<Item = (String, Symbol)>) {
         for (name, symbol) in functions {
-            self.functions.entry(name).or_insert(symbol);
+            self.more_functions.entry(name).or_insert(symbol);
         }
     }
 
@@ -268,7 +270,7 @@ impl Elf {
     pub fn with_functions(&self, functions: &[(&str, Symbol)]) -> Self {
         let functions =
             functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)).collect();
-        Self { functions, ..self.clone() }
+        Self { functions: Symbols::default(), more_functions: functions, ..self.clone() }
     }
 
     /// The address ranges that are executable in memory.
@@ -278,20 +280,13 @@ impl Elf {
             .map(|segment| segment.address..segment.address.saturating_add(segment.memory_size))
     }
 
-    /// The executable bytes, a piece for each segment, with their addresses.
-    pub fn executable(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let executable = self.segments.iter().filter(|segment| segment.executable);
-        executable.filter_map(|segment| Some((segment.address, self.code(segment.address)?)))
-    }
-
     /// The name of a function that begins at an address.
     #[must_use]
     pub fn function_name(&self, address: u64) -> Option<&str> {
-        self.functions
-            .iter()
-            .filter(|(_, symbol)| symbol.address == address)
-            .map(|(name, _)| name.as_str())
-            .min()
+        self.functions.name_at(&self.data, address).or_else(|| {
+            let there = self.more_functions.iter().filter(|(_, symbol)| symbol.address == address);
+            there.map(|(name, _)| name.as_str()).min()
+        })
     }
 
     /// The name of the function whose address the dynamic linker stores here.
@@ -310,6 +305,16 @@ impl Elf {
     #[must_use]
     pub fn code(&self, address: u64) -> Option<&[u8]> {
         self.bytes(address, |segment| segment.executable)
+    }
+
+    /// The executable segments, each with its address: what is in them of the file.
+    pub fn executable(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable.filter_map(|segment| {
+            let from = usize::try_from(segment.file_offset).ok()?;
+            let length = usize::try_from(segment.file_size).ok()?;
+            Some((segment.address, self.data.get(from..from.checked_add(length)?)?))
+        })
     }
 
     /// A little-endian value of constant memory.
@@ -334,13 +339,14 @@ impl Elf {
     #[must_use]
     pub fn file_offset(&self, address: u64) -> Option<u64> {
         let segment = self.segment(address).filter(|segment| segment.executable)?;
-        Some(address - segment.address + segment.file_offset)
+        segment.file_offset.checked_add(address - segment.address)
     }
 
     /// The unwind table: its address, and its bytes.
     #[must_use]
     pub fn eh_frame(&self) -> Option<(u64, &[u8])> {
-        self.eh_frame.as_ref().map(|(address, bytes)| (*address, &**bytes))
+        let (address, range) = self.eh_frame.as_ref()?;
+        Some((*address, self.data.get(range.clone())?))
     }
 
     /// The whole file.
@@ -378,30 +384,6 @@ fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
             writable: header.p_flags(endian).contains(elf::PF_W),
         })
         .collect())
-}
-
-/// The dynamic symbols are what the linker binds to, so they win over `.symtab`;
-/// in that, the global ones win over those of one object file.
-fn functions(file: &File64<'_>) -> HashMap<String, Symbol> {
-    let mut functions = HashMap::new();
-    let global = file.symbols().filter(object::ObjectSymbol::is_global);
-    for symbol in file.dynamic_symbols().chain(global).chain(file.symbols()) {
-        if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.address() == 0 {
-            continue;
-        }
-        if let Ok(name) = symbol.name()
-            && !name.is_empty()
-        {
-            // GNU tools write `name@@VERSION` into .symtab.
-            let name = name.split('@').next().unwrap_or(name);
-            functions.entry(name.to_owned()).or_insert_with(|| Symbol {
-                address: symbol.address(),
-                size: symbol.size(),
-                local: symbol.is_local(),
-            });
-        }
-    }
-    functions
 }
 
 /// What the dynamic linker writes where: names of functions, and pointers into
@@ -457,4 +439,42 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of nothing but one executable segment.
+    fn one_segment(file_offset: u64, address: u64, file_size: u64) -> Elf {
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+        for word in [0u64, 64, 0] {
+            file.extend(word.to_le_bytes());
+        }
+        for short in [0u16, 0, 64, 56, 1, 64, 0, 0] {
+            file.extend(short.to_le_bytes());
+        }
+        file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+        for word in [file_offset, address, address, file_size, file_size, 1] {
+            file.extend(word.to_le_bytes());
+        }
+        Elf::parse(file).expect("it is an ELF file")
+    }
+
+    #[test]
+    fn a_segment_is_read_as_far_as_the_file_goes() {
+        let elf = one_segment(0, 0x1000, 120);
+        assert_eq!(elf.code(0x1000 + 118), Some(&[0u8, 0][..]));
+        assert_eq!(elf.file_offset(0x1040), Some(0x40));
+        assert_eq!(elf.executable().map(|(at, code)| (at, code.len())).next(), Some((0x1000, 120)));
+        assert!(one_segment(0, 0x1000, 121).code(0x1000).is_none());
+    }
+
+    #[test]
+    fn a_segment_beyond_what_can_be_counted_has_no_bytes() {
+        let elf = one_segment(u64::MAX - 8, 0x1000, 0x40);
+        assert_eq!(elf.file_offset(0x1020), None);
+        assert!(elf.code(0x1020).is_none());
+        assert_eq!(elf.executable().count(), 0);
+    }
 }

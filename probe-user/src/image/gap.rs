@@ -46,6 +46,12 @@ pub enum Gap {
         /// What the other says.
         other: String,
     },
+    /// One witness says so, and no other one is there to agree.
+    #[error("{one}, which nothing else in the file confirms")]
+    Unconfirmed {
+        /// What the one says.
+        one: String,
+    },
     /// An offset that no `SSL_CTX` or `SSL` can have.
     #[error("{what} at offset {offset:#x} is outside of what is plausible")]
     OutOfRange {

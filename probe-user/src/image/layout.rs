@@ -109,6 +109,8 @@ pub struct LearntLayout {
     pub layout: Layout,
     /// One entry per known offset.
     pub evidence: Vec<Evidence>,
+    /// Who else says so: one entry per known offset.
+    pub witnesses: Vec<Evidence>,
     /// One entry per unknown offset.
     pub gaps: Vec<FieldGap>,
 }
@@ -413,6 +415,14 @@ fn num_items_of_companion(
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
+    // Another function of the hash would answer as well.
+    if !function.to_ascii_lowercase().ends_with("lh_num_items") {
+        return Err(Gap::UnexpectedAnswer {
+            function: "SSL_CTX_ctrl".to_owned(),
+            answer: function.to_owned(),
+            expected: "what counts the items of a hash",
+        });
+    }
     let elf = match companion {
         Companion::Within => libssl,
         _ if address(function).is_some() => libssl,

@@ -8,6 +8,7 @@ pub mod elf;
 pub mod family;
 pub mod gap;
 pub mod increments;
+pub mod jumps;
 pub mod layout;
 pub mod plan;
 mod proof;
@@ -17,8 +18,10 @@ pub mod settings;
 #[cfg(test)]
 mod specimen;
 pub mod stripped;
+mod symbols;
 pub mod unwind;
 pub mod version;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 
@@ -95,7 +98,11 @@ impl Image {
         let (learnt, settings, plan) = if processor.is_read() {
             match family {
                 Some(family) => {
-                    let learnt = layout::learn(elf, companion, family);
+                    let mut learnt = layout::learn(elf, companion, family);
+                    // The relatives have other functions to ask.
+                    if family == Family::OpenSsl {
+                        witness::confirm(elf, companion, &mut learnt);
+                    }
                     let settings = settings::learn(elf, &learnt.layout, family);
                     let plan = plan::plan(elf, &learnt.layout, choice);
                     (learnt, settings, plan)

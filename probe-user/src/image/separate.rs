@@ -7,6 +7,7 @@
 //! another address than the file itself says. Else none of them is.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::Read as _,
     os::fd::AsFd as _,
@@ -150,13 +151,17 @@ fn agreeing(elf: &Elf, source: &Elf) -> Result<Vec<(String, Symbol)>, Disagreeme
     if !elf.executable_memory().eq(source.executable_memory()) {
         return Err(Disagreement::Segments);
     }
+    let mut own: HashMap<&str, Symbol> = HashMap::new();
+    for (name, symbol) in elf.functions() {
+        own.entry(name).or_insert(symbol);
+    }
     let mut functions = Vec::new();
     for (name, symbol) in source.functions() {
         let code = elf.code(symbol.address).map_or(0, |code| code.len() as u64);
         if code == 0 || code < symbol.size {
             return Err(Disagreement::NotCode { name: name.to_owned(), address: symbol.address });
         }
-        match elf.function(name) {
+        match own.get(name) {
             // A name of one object file says nothing about another's.
             Some(_) if symbol.local => {}
             Some(ours) if ours.address != symbol.address => {

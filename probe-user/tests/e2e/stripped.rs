@@ -150,8 +150,8 @@ fn one_increment_that_differs_is_enough_to_refuse() {
     let whole = elf(&program.stripped);
     let ranges = FunctionRanges::read(&whole);
     let found = stripped::recognise(&whole, &ranges).expect("it is OpenSSL");
-    assert_eq!(found.sweep.increments.len(), 15);
-    for site in &found.sweep.increments {
+    assert_eq!(found.increments.len(), 15);
+    for site in &found.increments {
         let at = whole.file_offset(site.address).expect("it is in the file") as usize;
         let mut bytes = fs::read(&program.stripped).expect("the program is there");
         // The distance follows the prefixes, the opcode and ModRM. It becomes

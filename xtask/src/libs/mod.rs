@@ -34,6 +34,11 @@ fn directory() -> PathBuf {
     crate::target().join("libs")
 }
 
+/// Where the finished ones are: a directory for each.
+pub(crate) fn built() -> PathBuf {
+    directory().join("out")
+}
+
 /// Held while a release is built for a processor, so that two runs do not
 /// build the same.
 struct Lock {

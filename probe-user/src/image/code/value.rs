@@ -3,6 +3,10 @@
 use std::{fmt, rc::Rc};
 
 use super::quotient::Division;
+/// Loads and calls that one value may be made of, one inside the other: a
+/// member of a member of a result is three. Without a bound, code that goes
+/// round and round makes expressions that are too large to compare or to show.
+const MAX_DEPTH: usize = 8;
 
 /// Something that addresses are counted from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +25,16 @@ pub enum Base {
     Import(Rc<str>),
     /// The stack protector's guard, `fs:0x28`.
     Guard,
+}
+
+impl Base {
+    fn depth(&self) -> usize {
+        match self {
+            Self::Field(field) => 1 + field.base.depth(),
+            Self::Result(call) => 1 + call.argument.depth(),
+            _ => 0,
+        }
+    }
 }
 
 /// What stands in memory at an offset from a base.
@@ -87,13 +101,35 @@ impl Value {
         Self::Pointer { base: Base::Argument(number), offset: 0 }
     }
 
-    /// What a field holds, extended with zeros.
+    /// What a field holds, extended with zeros; unknown if it takes more loads
+    /// to get there than are followed.
     #[must_use]
     pub fn of_field(field: Field) -> Self {
+        if field.base.depth() >= MAX_DEPTH {
+            return Self::Unknown;
+        }
         if field.width == 8 {
             Self::Pointer { base: Base::Field(Rc::new(field)), offset: 0 }
         } else {
             Self::Narrow { field: Rc::new(field), signed: false }
+        }
+    }
+
+    /// What a call that is not followed returned; unknown if its argument takes
+    /// more loads than are followed.
+    #[must_use]
+    pub fn of_call(call: CallResult) -> Self {
+        if call.argument.depth() >= MAX_DEPTH {
+            return Self::Unknown;
+        }
+        Self::Pointer { base: Base::Result(Rc::new(call)), offset: 0 }
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::Pointer { base, .. } => base.depth(),
+            Self::Narrow { field, .. } | Self::Quotient { field, .. } => 1 + field.base.depth(),
+            Self::Constant(_) | Self::Low { .. } | Self::Unknown => 0,
         }
     }
 
@@ -148,7 +184,7 @@ impl Value {
     pub fn multiplied_high(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Constant(a), Self::Constant(b)) => {
-                Self::Constant((u128::from(*a) * u128::from(*b) >> 64) as u64)
+                Self::Constant(((u128::from(*a) * u128::from(*b)) >> 64) as u64)
             }
             (value, Self::Constant(c)) | (Self::Constant(c), value) => {
                 value.divided_as(|division| division.multiplied_high(*c))
@@ -345,6 +381,19 @@ mod tests {
             assert_eq!(value.shifted_right(3), Value::Unknown);
         }
         assert_eq!(Value::Constant(7).divided_by(&Value::Constant(0)), Value::Unknown);
+    }
+
+    #[test]
+    fn a_value_is_made_of_so_many_loads_and_no_more() {
+        let load = |value: Value| match value {
+            Value::Pointer { base, .. } => Value::of_field(Field { base, offset: 8, width: 8 }),
+            _ => Value::Unknown,
+        };
+        let deepest = (0..MAX_DEPTH).fold(Value::argument(0), |value, _| load(value));
+        assert_ne!(deepest, Value::Unknown);
+        assert_eq!(load(deepest.clone()), Value::Unknown);
+        let call = CallResult { function: "f".to_owned(), argument: deepest };
+        assert_eq!(Value::of_call(call), Value::Unknown);
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub(super) fn find(
 ) -> Result<Death, NoDeath> {
     let references = block + TO_REFERENCES;
     let mut found = BTreeSet::new();
+    let with_references = sites.iter().filter(|site| site.displacement == references);
+    let ranges: Vec<_> =
+        with_references.filter_map(|site| functions.containing(site.address)).collect();
+    functions.prepare(&ranges);
     for site in sites.iter().filter(|site| site.displacement == references) {
         let Some(free) = functions.containing(site.address).map(|range| range.start) else {
             continue;
@@ -65,6 +69,9 @@ pub(super) fn find(
         if flushes.is_empty() {
             // The rest of it may be a function of its own.
             let parts = parts_of(functions, free);
+            let ranges: Vec<_> =
+                parts.iter().filter_map(|part| functions.containing(*part)).collect();
+            functions.prepare(&ranges);
             flushes.extend(parts.into_iter().filter_map(|part| flush_in(functions, part)));
         }
         found.extend(flushes.into_iter().map(|(flush, sessions)| (flush, sessions, free)));

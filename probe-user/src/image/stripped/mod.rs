@@ -8,13 +8,12 @@
 //! - [`block`]: which of them are the counters.
 //! - [`accessor`]: `SSL_CTX_ctrl`, which must say the same.
 //! - [`death`]: `SSL_CTX_free`, and the function that it flushes the cache with.
-//! - [`origin`], [`functions`], [`jumps`]: what that rests on.
+//! - [`origin`], [`functions`]: what that rests on.
 
 mod accessor;
 mod block;
 mod death;
 mod functions;
-mod jumps;
 mod layout;
 mod origin;
 mod sites;
@@ -26,7 +25,8 @@ use super::{
     elf::{Elf, Symbol},
     family::Family,
     gap::{FieldGap, Gap},
-    increments::Sweep,
+    increments::IncrementSite,
+    jumps::Jumps,
     layout::LearntLayout,
     plan::{self, PlanChoice, ProbePlan},
     settings::{self, LearntSettings},
@@ -53,8 +53,8 @@ pub struct Recognised {
     pub ssl_to_ctx: u32,
     /// From the connection to `session_ctx`.
     pub ssl_to_session_ctx: u32,
-    /// The increments, and what jumps into their functions.
-    pub sweep: Sweep,
+    /// The increments, in the order of their addresses.
+    pub increments: Vec<IncrementSite>,
 }
 
 /// Whether a file may have OpenSSL's libssl in it: its code can be read, and
@@ -81,7 +81,9 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, Pr
             let named = elf.with_functions(&found.functions);
             let learnt = layout::learn(&named, &found);
             let settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
-            let plan = plan::plan_behind(&named, &learnt.layout, ranges, &found.sweep, choice);
+            let jumps = Jumps::new(&named, &ranges);
+            let (layout, increments) = (&learnt.layout, &found.increments);
+            let plan = plan::plan_behind(&named, layout, &ranges, jumps, increments, choice);
             (learnt, settings, plan)
         }
         Err(reason) => {
@@ -97,7 +99,7 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, Pr
 /// # Errors
 ///
 /// With what was not found.
-pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> {
+pub fn recognise(elf: &Elf, ranges: &FunctionRanges<'_>) -> Result<Recognised, Gap> {
     let missing = |what| Gap::NotRecognised { what };
     let sites = sites::find(elf);
     let mut functions = Functions::new(elf, ranges);
@@ -115,7 +117,6 @@ pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> 
         })
     })?;
     let mut named = Vec::new();
-    let mut ranges: Vec<_> = block.increments.iter().map(|site| site.function.clone()).collect();
     for (name, entry) in [
         ("SSL_CTX_ctrl", accessor),
         ("SSL_CTX_free", death.free),
@@ -123,7 +124,6 @@ pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> 
     ] {
         let range = functions.containing(entry).ok_or(missing("the range of a function"))?;
         named.push((name, Symbol { address: entry, size: range.end - entry, local: false }));
-        ranges.push(range);
     }
     Ok(Recognised {
         functions: named,
@@ -132,10 +132,7 @@ pub fn recognise(elf: &Elf, ranges: &FunctionRanges) -> Result<Recognised, Gap> 
         sessions: death.sessions,
         ssl_to_ctx: block.to_ctx,
         ssl_to_session_ctx: block.to_session_ctx,
-        sweep: Sweep {
-            increments: block.increments,
-            outside_targets: functions.outside_targets(&ranges),
-        },
+        increments: block.increments,
     })
 }
 

@@ -2,9 +2,10 @@
 
 mod decode;
 mod execute;
+mod scan;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
 
@@ -91,6 +92,20 @@ impl Processor for X86_64 {
         instructions: &[Instruction],
     ) -> BTreeSet<u64> {
         tables::targets(source, instructions)
+    }
+
+    fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
+        Some(scan::changes(code, distances).into_iter().map(|o| at.wrapping_add(o)).collect())
+    }
+
+    fn possible_jumps(
+        &self,
+        source: &dyn CodeSource,
+        code: &[u8],
+        at: u64,
+        into: &[Range<u64>],
+    ) -> Option<Vec<u64>> {
+        Some(scan::jumps(source, code, at, into))
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {
