@@ -5,10 +5,12 @@ mod build;
 mod demo;
 mod fuzz;
 mod libs;
+mod mutate;
 mod packages;
 mod progress;
 mod test;
 mod toolchain;
+mod wheels;
 
 use std::{
     path::{Path, PathBuf},
@@ -53,6 +55,10 @@ enum Verb {
         /// Only build what is missing.
         #[arg(long)]
         no_learn: bool,
+        /// Change those that are built in many ways, N of each kind, and learn
+        /// each: none may be believed wrongly.
+        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
+        mutate: Option<usize>,
     },
     /// Run every check and every test: formatting, lints, unit tests, end to end.
     Test {
@@ -75,8 +81,11 @@ fn main() -> ExitCode {
         Verb::Bench => bench::run(),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
+        Verb::Libs { filters, mutate: Some(mutants), .. } => {
+            mutate::run(Some(&libs::built()), Some(mutants), &filters)
+        }
+        Verb::Libs { filters, list, no_learn, .. } => libs::run(&filters, list, no_learn),
         Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
-        Verb::Libs { filters, list, no_learn } => libs::run(&filters, list, no_learn),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

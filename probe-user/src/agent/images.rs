@@ -17,7 +17,8 @@ use crate::{
         discovery::{FileId, MappedFile},
     },
     image::{
-        Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, ProbePoint, companion, elf, plan,
+        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, ProbePoint,
+        SettingsLayout, companion, elf, plan,
     },
     kernel::{AttachError, Kernel},
     snapshot::{GapSnapshot, LibrarySnapshot},
@@ -88,6 +89,8 @@ pub struct Images {
     ambiguous: HashSet<u32>,
     /// Open, so that nobody else gets their inode numbers.
     held: HashMap<FileId, File>,
+    /// Fields of libraries about which two witnesses disagreed.
+    contradictions: u64,
 }
 
 impl Images {
@@ -104,6 +107,7 @@ impl Images {
             verified: HashSet::new(),
             ambiguous: HashSet::new(),
             held: HashMap::new(),
+            contradictions: 0,
         }
     }
 
@@ -226,6 +230,8 @@ impl Images {
         }
         self.loading.remove(&library.pid);
         let image = companion.learn(library, &elf, self.choice);
+        let disagreed = |gap: &&FieldGap| matches!(gap.reason, Gap::Contradiction { .. });
+        self.contradictions += image.gaps().filter(disagreed).count() as u64;
         Some(self.observe(probes, library, image))
     }
 
@@ -237,8 +243,8 @@ impl Images {
             return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
-            let reasons: BTreeSet<String> =
-                image.gaps().map(|gap| gap.reason.to_string()).collect();
+            let gaps = image.learnt.gaps.iter().chain(&image.plan.gaps);
+            let reasons: BTreeSet<String> = gaps.map(|gap| gap.reason.to_string()).collect();
             let reasons = Vec::from_iter(reasons).join("; ");
             return refused(library, format!("its layout is not known: {reasons}"));
         };
@@ -271,6 +277,18 @@ impl Images {
             }
             Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+
+    /// Where the settings are in the contexts of an image.
+    #[must_use]
+    pub fn settings(&self, image: u32) -> SettingsLayout {
+        self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
+    }
+
+    /// Fields of the libraries that were learnt about which two witnesses disagreed.
+    #[must_use]
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions
     }
 
     /// What is shown of an image.
@@ -306,6 +324,8 @@ fn refused(library: &Library, reason: String) -> Known {
 
 /// The libcrypto that a libssl of a process is linked to.
 pub enum MappedCompanion {
+    /// Both are in one file.
+    Within,
     /// The process maps it.
     Found(Box<Elf>),
     /// The process does not map it (yet, or any more); its name.
@@ -318,13 +338,18 @@ impl MappedCompanion {
     /// Looks for it, by the name in `DT_NEEDED`, among what the process maps.
     #[must_use]
     pub fn of(elf: &Elf, library: &Library) -> Self {
+        if !companion::is_elsewhere(elf) {
+            return Self::Within;
+        }
         let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
+        let needed = elf.needed();
         let mut found = None;
         for file in &library.libcrypto {
             match Elf::open(&file.open_at) {
                 Ok(elf) => {
                     // The file can have another name: libcrypto.so.3.0.7.
-                    if elf.soname().is_some_and(|soname| soname != name) {
+                    let needed = |soname: &str| needed.iter().any(|name| name == soname);
+                    if elf.soname().is_some_and(|soname| !needed(soname)) {
                         continue;
                     }
                     if found.replace(elf).is_some() {
@@ -343,6 +368,7 @@ impl MappedCompanion {
     #[must_use]
     pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
         let companion = match self {
+            Self::Within => Companion::Within,
             Self::Found(elf) => Companion::Found(elf),
             Self::Absent(name) => Companion::Missing(name.clone()),
             Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),

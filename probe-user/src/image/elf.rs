@@ -62,6 +62,12 @@ pub enum ElfError {
         /// Its size.
         bytes: u64,
     },
+    /// It is for a 32-bit processor or mode.
+    #[error("{} is a 32-bit ELF file: what 32-bit programs do is not observed", path.display())]
+    ThirtyTwoBits {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is not a 64-bit little-endian ELF file, or is damaged.
     #[error("{} is not a readable 64-bit ELF file: {why}", path.display())]
     Malformed {
@@ -166,8 +172,11 @@ impl Elf {
     ///
     /// If it cannot be read, or is not a 64-bit little-endian ELF file.
     pub fn read(file: &File, path: &Path) -> Result<Self, ElfError> {
-        Self::parse(read_whole(file, path)?)
-            .map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
+        let data = read_whole(file, path)?;
+        if data.starts_with(&elf::ELFMAG) && data.get(4) == Some(&elf::ELFCLASS32.0) {
+            return Err(ElfError::ThirtyTwoBits { path: path.to_path_buf() });
+        }
+        Self::parse(data).map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
     }
 
     /// Parses the bytes of a file.
@@ -245,6 +254,12 @@ impl Elf {
     #[must_use]
     pub fn import_at(&self, address: u64) -> Option<&str> {
         self.imports.get(&address).map(String::as_str)
+    }
+
+    /// Whether the dynamic linker has to find this function in another file.
+    #[must_use]
+    pub fn imports(&self, name: &str) -> bool {
+        self.imports.values().any(|import| import == name)
     }
 
     /// Bytes of executable memory from an address to the end of its segment.

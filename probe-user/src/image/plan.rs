@@ -299,7 +299,7 @@ impl Planner<'_> {
         let found = first_emulated(function, increment.end(), argument);
         let (instruction, argument) = match found {
             Ok(found) => found,
-            Err(why) => first_stepped(elf, function, increment.end(), argument).ok_or(why)?,
+            Err(why) => first_stepped(function, increment.end(), argument).ok_or(why)?,
         };
         let kind = ProbeKind::Increment(site.counter);
         point(elf, kind, name, &instruction, argument, Action::Mirror)
@@ -385,7 +385,7 @@ impl Planner<'_> {
             Some(Argument { register: holder.register, ..argument })
         };
         let emulated = path.iter().filter(|instruction| instruction.emulated);
-        let stepped = path.iter().filter(|instruction| may_be_stepped(elf, instruction));
+        let stepped = path.iter().filter(|instruction| instruction.steppable);
         let (instruction, argument) = emulated
             .chain(stepped)
             .find_map(|instruction| Some((instruction, argument_at(instruction.address)?)))
@@ -441,20 +441,14 @@ fn first_emulated(
 /// The first instruction on the way from a place that may be executed out of
 /// line, and at which the context can be had.
 fn first_stepped(
-    elf: &Elf,
     function: &Function,
     at: u64,
     argument: impl Fn(u64) -> Option<Argument>,
 ) -> Option<(Instruction, Argument)> {
     straight(function, at)
         .into_iter()
-        .filter(|instruction| may_be_stepped(elf, instruction))
+        .filter(|instruction| instruction.steppable)
         .find_map(|instruction| Some((instruction, argument(instruction.address)?)))
-}
-
-fn may_be_stepped(elf: &Elf, instruction: &Instruction) -> bool {
-    let at = instruction.address;
-    elf.code(at).is_some_and(|code| elf.processor().may_be_stepped(code, at))
 }
 
 /// The instructions from a place to the first that may go elsewhere.

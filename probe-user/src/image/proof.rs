@@ -132,9 +132,11 @@ fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
     while here != at {
         let Some(instruction) = function.at(here) else { return false };
         let next = instruction.end();
-        // The increment itself may be a call of an outlined addition.
+        // The increment itself may be a call of an outlined addition, or the end of
+        // a loop that adds.
         let falls = instruction.control == Control::Next
-            || here == increment && matches!(instruction.control, Control::Call(_));
+            || here == increment
+                && matches!(instruction.control, Control::Call(_) | Control::Branch(_));
         if !falls || !function.only_follows(here, next) {
             return false;
         }

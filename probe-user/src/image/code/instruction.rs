@@ -18,6 +18,9 @@ pub struct Instruction {
     /// Whether the kernel emulates it under a uprobe, in place of executing it
     /// out of line.
     pub emulated: bool,
+    /// Whether a probe may stand on it where no emulated one is near: the kernel
+    /// then executes it out of line.
+    pub steppable: bool,
 }
 
 /// Where control goes after an instruction.

@@ -57,12 +57,6 @@ pub trait Processor: Debug + Sync {
         None
     }
 
-    /// Whether a probe may stand on the instruction at the start of a piece of
-    /// code where no emulated one is near: the kernel then executes it out of line.
-    fn may_be_stepped(&self, _code: &[u8], _at: u64) -> bool {
-        false
-    }
-
     /// Every place that a jump table of a function may lead to, inside of it or
     /// not: too many at times, never too few.
     fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])

@@ -13,7 +13,7 @@ use super::{
     facts,
     operation::{Atomic, Data, General, LR, Operation, Place, Shift, Source},
 };
-use crate::image::code::CodeSource;
+use crate::image::code::{CodeSource, value::mask};
 
 /// Instructions of such a function at most.
 const LENGTH: usize = 14;
@@ -134,17 +134,19 @@ fn with_instruction(code: &[(u64, Operation)]) -> Option<u8> {
 /// `again: ldxr w0, [x1]; add w17, w0, w16; stxr w15, w17, [x1]; cbnz w15, again`.
 fn repeated(code: &[(u64, Operation)]) -> Option<Loop> {
     let [(again, load), (_, add), (_, store), (last, repeat), ..] = *code else { return None };
-    let Operation::LoadExclusive { to: Some(to), base, width } = load else { return None };
-    let Operation::Add {
-        to: Some(sum),
-        left: Some(left),
-        right: operand,
-        subtract: false,
-        width: added,
-        ..
-    } = add
+    let Operation::LoadExclusive { data: Data::One(Some(to)), base, width } = load else {
+        return None;
+    };
+    let Operation::Add { to: Some(sum), left: Some(left), right, subtract, width: added, .. } = add
     else {
         return None;
+    };
+    let operand = match right {
+        Source::Constant(amount) if subtract => {
+            Source::Constant(amount.wrapping_neg() & mask(added))
+        }
+        _ if subtract => return None,
+        operand => operand,
     };
     let Operation::StoreExclusive { status: Some(status), data, base: to_base, width: stored } =
         store

@@ -77,7 +77,7 @@ pub(super) fn field_move(
     top: u32,
     width: u8,
 ) -> Value {
-    if rotate == 0 && kind != FieldMove::Insert && (top + 1) % 8 == 0 {
+    if rotate == 0 && kind != FieldMove::Insert && (top + 1).is_multiple_of(8) {
         let from = ((top + 1) / 8) as u8;
         // Whole bytes from the bottom: `uxtb`, `sxtw` and the like.
         return match kind {

@@ -54,8 +54,8 @@ pub(super) fn step(
         }
         Operation::Trap => return Ok(Next::Stop),
         Operation::System => return Err("it calls the kernel"),
-        Operation::LoadExclusive { to, base, width } => {
-            load(machine, source, Data::One(to), Place::at(base), width, None);
+        Operation::LoadExclusive { data, base, width } => {
+            load(machine, source, data, Place::at(base), width, None);
         }
         Operation::Load { data, place, width, signed } => {
             load(machine, source, data, place, width, signed);
@@ -87,7 +87,7 @@ pub(super) fn step(
 fn compute(machine: &mut Machine, operation: &Operation) {
     match *operation {
         Operation::Address { to, target: value } | Operation::Set { to, value } => {
-            write(machine, to, Value::Constant(value))
+            write(machine, to, Value::Constant(value));
         }
         Operation::Keep { to, width, bits, shift } => {
             let value = match read(machine, to, width) {

@@ -12,22 +12,28 @@ pub(super) const LENGTH: u8 = 4;
 
 /// The operation at the start of a piece of code.
 pub(super) fn operation(code: &[u8], at: u64) -> Option<Operation> {
-    if at % u64::from(LENGTH) != 0 {
+    if !at.is_multiple_of(u64::from(LENGTH)) {
         return None;
     }
     let word = code.first_chunk::<4>()?;
     decode(u32::from_le_bytes(*word), at)
 }
 
+/// Instructions behind an `ldxr` that may still belong to what its `stxr` ends.
+const EXCLUSIVE: usize = 32;
+
 /// The instructions of a piece of code.
 pub(super) struct Instructions<'c> {
     code: &'c [u8],
     at: u64,
+    /// How many of the next may stand between an `ldxr` and its `stxr`: a probe
+    /// there would make the latter fail, every time.
+    exclusive: usize,
 }
 
 impl<'c> Instructions<'c> {
     pub(super) fn new(code: &'c [u8], at: u64) -> Self {
-        Self { code, at }
+        Self { code, at, exclusive: 0 }
     }
 }
 
@@ -42,19 +48,29 @@ impl Iterator for Instructions<'_> {
         let decoded = operation(code, at);
         self.code = if decoded.is_some() { code.get(4..).unwrap_or_default() } else { &[] };
         self.at = at.wrapping_add(u64::from(LENGTH));
-        Some(decoded.map(|operation| instruction(&operation, at)))
+        let Some(operation) = decoded else { return Some(None) };
+        self.exclusive = match operation {
+            Operation::LoadExclusive { .. } => EXCLUSIVE,
+            _ => self.exclusive.saturating_sub(1),
+        };
+        let may_be_probed = self.exclusive == 0;
+        if matches!(operation, Operation::StoreExclusive { .. }) {
+            self.exclusive = 0;
+        }
+        Some(Some(instruction(&operation, at, may_be_probed)))
     }
 }
 
 /// The facts of an operation at an address.
-pub(super) fn instruction(operation: &Operation, at: u64) -> Instruction {
+fn instruction(operation: &Operation, at: u64, may_be_probed: bool) -> Instruction {
     Instruction {
         address: at,
         length: LENGTH,
         control: control(operation),
         assigns: assigned(operation),
         effect: effect(operation),
-        emulated: is_emulated(operation),
+        emulated: may_be_probed && is_emulated(operation),
+        steppable: may_be_probed && is_steppable(operation),
     }
 }
 
@@ -82,6 +98,14 @@ fn bit(register: General) -> u32 {
     register.map_or(0, |number| 1 << number)
 }
 
+fn written(data: Data) -> u32 {
+    match data {
+        Data::One(one) => bit(one),
+        Data::Two(one, two) => bit(one) | bit(two),
+        Data::Vectors(_) => 0,
+    }
+}
+
 /// The registers that an operation assigns, wholly or in part.
 fn assigned(operation: &Operation) -> u32 {
     let updated = |place: &Place| if place.update.is_some() { 1 << place.base } else { 0 };
@@ -97,18 +121,11 @@ fn assigned(operation: &Operation) -> u32 {
         | Operation::Multiply { to, .. }
         | Operation::Compute { to, .. }
         | Operation::LoadFixed { to, .. }
-        | Operation::LoadExclusive { to, .. }
         | Operation::Atomic { to, .. }
         | Operation::CompareAndSwap { expected: to, .. } => bit(*to),
         Operation::StoreExclusive { status, .. } => bit(*status),
-        Operation::Load { data, place, .. } => {
-            updated(place)
-                | match data {
-                    Data::One(one) => bit(*one),
-                    Data::Two(one, two) => bit(*one) | bit(*two),
-                    Data::Vectors(_) => 0,
-                }
-        }
+        Operation::Load { data, place, .. } => updated(place) | written(*data),
+        Operation::LoadExclusive { data, .. } => written(*data),
         Operation::Store { place, .. } => updated(place),
         Operation::Call(_) | Operation::CallRegister(_) => {
             CONVENTION.caller_saved.iter().fold(0, |bits, register| bits | 1 << register)
@@ -184,7 +201,7 @@ fn is_emulated(operation: &Operation) -> bool {
 /// (`aarch64_insn_is_steppable`, same file), and every kernel does: plain
 /// arithmetic, loads and stores. Hints, system registers, exclusive accesses and
 /// loads of constants behind the code are left out.
-pub(super) fn may_be_stepped(operation: &Operation) -> bool {
+fn is_steppable(operation: &Operation) -> bool {
     matches!(
         operation,
         Operation::Set { .. }

@@ -125,7 +125,9 @@ fn ordered(word: u32) -> Option<Operation> {
     let place = Place::at(base);
     let load = |data, width| Some(Operation::Load { data, place, width, signed: None });
     match (bit(word, 23), bit(word, 22), bit(word, 21)) {
-        (false, true, false) => Some(Operation::LoadExclusive { to: first, base, width }),
+        (false, true, false) => {
+            Some(Operation::LoadExclusive { data: Data::One(first), base, width })
+        }
         (false, false, false) => {
             let data = Data::One(first);
             Some(Operation::StoreExclusive { status, data, base, width })
@@ -134,7 +136,7 @@ fn ordered(word: u32) -> Option<Operation> {
         (false, is_load, true) if bit(word, 31) => {
             let data = Data::Two(first, second);
             if is_load {
-                load(data, width)
+                Some(Operation::LoadExclusive { data, base, width })
             } else {
                 Some(Operation::StoreExclusive { status, data, base, width })
             }

@@ -14,6 +14,8 @@ mod immediate;
 mod memory;
 mod operation;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeSet;
@@ -112,10 +114,6 @@ impl Processor for Aarch64 {
 
     fn change(&self, source: &dyn CodeSource, function: &Function, at: u64) -> Option<Change> {
         changes::change(source, function, at)
-    }
-
-    fn may_be_stepped(&self, code: &[u8], at: u64) -> bool {
-        facts::operation(code, at).is_some_and(|operation| facts::may_be_stepped(&operation))
     }
 
     fn table_targets(

@@ -316,10 +316,10 @@ pub(super) enum Operation {
         /// Extended with its sign to 64 bits.
         signed: bool,
     },
-    /// `ldxr` and its kin, of one register.
+    /// `ldxr` and its kin.
     LoadExclusive {
         /// Written.
-        to: General,
+        data: Data,
         /// The register that holds the address.
         base: usize,
         /// Bytes.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::image::code::{
     CodeSource,
-    instruction::{Control, Instruction, Through},
+    instruction::{Control, Effect, Instruction, Through},
     value::sign_extend,
 };
 
@@ -41,15 +41,22 @@ struct Dispatch {
 /// A table is at the address that the code right before puts into the register
 /// that it is read through. If that is not plain, it is taken to be at each that
 /// the function ever puts there: that is too many at times, and never too few. The
-/// same goes for what its entries are counted from. A table goes on for as long as the check of the
-/// index allows, and without one, for as long as its entries lead to code.
+/// same goes for what its entries are counted from. A table goes on for as long as
+/// the check of the index allows, and without one, for as long as its entries lead
+/// to code.
+///
+/// If one jump's table is not found, none is: the function is unfit for probes.
 pub(super) fn targets(source: &dyn CodeSource, instructions: &[Instruction]) -> BTreeSet<u64> {
-    let mut targets = BTreeSet::new();
-    let jumps: Vec<usize> = (0..instructions.len())
-        .filter(|i| matches!(instructions[*i].control, Control::JumpThrough(Through::Register(_))))
+    let jumps: Vec<(usize, usize)> = instructions
+        .iter()
+        .enumerate()
+        .filter_map(|(i, instruction)| match instruction.control {
+            Control::JumpThrough(Through::Register(register)) => Some((i, register)),
+            _ => None,
+        })
         .collect();
     if jumps.is_empty() {
-        return targets;
+        return BTreeSet::new();
     }
     let code = Code {
         instructions,
@@ -57,49 +64,85 @@ pub(super) fn targets(source: &dyn CodeSource, instructions: &[Instruction]) -> 
             .iter()
             .map(|i| source.code(i.address).and_then(|code| facts::operation(code, i.address)))
             .collect(),
+        joins: instructions.iter().filter_map(Instruction::jump_target).collect(),
     };
     let ever = code.constants();
-    let joins: BTreeSet<u64> = instructions.iter().filter_map(Instruction::jump_target).collect();
-    for jump in jumps {
-        let Some(dispatch) = code.dispatch(jump) else { continue };
-        let constants = |(register, at): (usize, usize)| match code.constant(register, at, &joins) {
-            Some(one) => BTreeSet::from([one]),
-            None => ever.get(&register).cloned().unwrap_or_default(),
+    let mut targets = BTreeSet::new();
+    for (jump, register) in jumps {
+        let Some(found) = code.targets(source, &ever, jump) else {
+            if code.is_loaded(register, jump) {
+                continue;
+            }
+            return BTreeSet::new();
         };
-        let (tables, bases) = (constants(dispatch.table), constants(dispatch.base));
-        if tables.len() * bases.len() > MAX_PAIRS {
-            continue;
-        }
-        for (table, base) in tables.iter().flat_map(|table| bases.iter().map(move |b| (table, b))) {
-            targets.extend(entries(source, &dispatch, *table, *base));
+        targets.extend(found);
+    }
+    targets
+}
+
+/// Where the entries of a table lead.
+fn entries(source: &dyn CodeSource, dispatch: &Dispatch, table: u64, base: u64) -> Vec<u64> {
+    let mut targets = Vec::new();
+    for i in 0..dispatch.count.unwrap_or(MAX_TABLE) {
+        let at = table.wrapping_add(i * u64::from(dispatch.width));
+        let Some(entry) = source.constant(at, usize::from(dispatch.width)) else { break };
+        let entry = if dispatch.signed { sign_extend(entry, dispatch.width) } else { entry };
+        let target = base.wrapping_add(entry.checked_shl(dispatch.left).unwrap_or(0));
+        let is_code = target.is_multiple_of(u64::from(facts::LENGTH));
+        if is_code && source.code(target).is_some() {
+            targets.push(target);
+        } else if dispatch.count.is_none() {
+            break;
         }
     }
     targets
 }
 
-fn entries(
-    source: &dyn CodeSource,
-    dispatch: &Dispatch,
-    table: u64,
-    base: u64,
-) -> impl Iterator<Item = u64> {
-    let (width, left) = (dispatch.width, dispatch.left);
-    let signed = dispatch.signed;
-    (0..dispatch.count.unwrap_or(MAX_TABLE).min(MAX_TABLE)).map_while(move |i| {
-        let at = table.wrapping_add(i * u64::from(width));
-        let entry = source.constant(at, usize::from(width))?;
-        let entry = if signed { sign_extend(entry, width) } else { entry };
-        let target = base.wrapping_add(entry << left);
-        (target % u64::from(facts::LENGTH) == 0 && source.code(target).is_some()).then_some(target)
-    })
-}
-
 struct Code<'c> {
     instructions: &'c [Instruction],
     operations: Vec<Option<Operation>>,
+    /// Where the direct jumps of the function lead.
+    joins: BTreeSet<u64>,
 }
 
 impl Code<'_> {
+    /// Where a computed jump may lead; `None` if its table is not found.
+    fn targets(
+        &self,
+        source: &dyn CodeSource,
+        ever: &BTreeMap<usize, BTreeSet<u64>>,
+        jump: usize,
+    ) -> Option<BTreeSet<u64>> {
+        let dispatch = self.dispatch(jump)?;
+        let constants = |(register, at): (usize, usize)| match self.constant(register, at) {
+            Some(one) => BTreeSet::from([one]),
+            None => ever.get(&register).cloned().unwrap_or_default(),
+        };
+        let (tables, bases) = (constants(dispatch.table), constants(dispatch.base));
+        let too_many = tables.len() * bases.len() > MAX_PAIRS
+            || dispatch.count.is_some_and(|count| count > MAX_TABLE);
+        if too_many {
+            return None;
+        }
+        let pairs = tables.iter().flat_map(|table| bases.iter().map(move |base| (*table, *base)));
+        let targets: BTreeSet<u64> =
+            pairs.flat_map(|(table, base)| entries(source, &dispatch, table, base)).collect();
+        Some(targets).filter(|targets| !targets.is_empty())
+    }
+
+    /// Whether a computed jump goes through a pointer that was just loaded from a
+    /// memory cell.
+    fn is_loaded(&self, register: usize, jump: usize) -> bool {
+        let assignment = self
+            .before(jump)
+            .find(|(i, _)| self.instructions.get(*i).is_some_and(|i| i.assigns(register)));
+        match assignment.map(|(i, _)| (i, self.instructions[i].effect)) {
+            Some((_, Effect::Load { width: 8, .. })) => true,
+            Some((i, Effect::Copy { from, .. })) => i < jump && self.is_loaded(from, i),
+            _ => false,
+        }
+    }
+
     /// The constant addresses that the function ever puts into each register, in
     /// whatever order it is executed.
     fn constants(&self) -> BTreeMap<usize, BTreeSet<u64>> {
@@ -130,9 +173,9 @@ impl Code<'_> {
 
     /// The constant address in a register before an instruction, if no other way
     /// leads into the code that makes it.
-    fn constant(&self, register: usize, at: usize, joins: &BTreeSet<u64>) -> Option<u64> {
+    fn constant(&self, register: usize, at: usize) -> Option<u64> {
         let (mut register, mut distance) = (register, 0u64);
-        if joins.contains(&self.instructions.get(at)?.address) {
+        if self.joins.contains(&self.instructions.get(at)?.address) {
             return None;
         }
         for (i, operation) in self.before(at) {
@@ -158,7 +201,7 @@ impl Code<'_> {
                     _ => return None,
                 }
             }
-            if joins.contains(&instruction.address) {
+            if self.joins.contains(&instruction.address) {
                 return None;
             }
         }

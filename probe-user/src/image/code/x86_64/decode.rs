@@ -50,6 +50,8 @@ impl Iterator for Instructions<'_> {
             assigns: assigned(&instruction, &mut self.info),
             effect: effect(&instruction),
             emulated: is_emulated(bytes),
+            // There is always an emulated one, or a function's entry.
+            steppable: false,
         }))
     }
 }

@@ -18,6 +18,8 @@ use super::{
 
 /// The number of `%rax`, which holds what a function returns.
 const RAX: usize = 0;
+/// The number of `%rdx`.
+const RDX: usize = 2;
 /// The number of `%rsp`.
 const RSP: usize = 4;
 /// The number of `%rbp`.
