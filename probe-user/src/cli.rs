@@ -83,6 +83,15 @@ pub struct ShowArgs {
     /// when a handshake starts or ends, or a session is looked up.
     #[arg(long = "for", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub watch_for: Duration,
+    /// Say of each context whether resumption works and, if not, why: in plain
+    /// words, with the values and settings that say so, and what to change.
+    ///
+    /// `certain`: it follows from the values and settings of the SSL_CTX.
+    /// `likely`: they fit it, and little else. `possible`: they fit other
+    /// things as well. Values count from the making of an SSL_CTX, settings are
+    /// those of now. With --json, each context has them as "why".
+    #[arg(long)]
+    pub why: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod context;
+pub mod diagnosis;
 pub mod export;
 pub mod host;
 pub mod image;

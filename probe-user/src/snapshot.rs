@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use crate::{
-    context::{Source, State},
+    context::{Settings, Source, State},
+    diagnosis::Finding,
     image::Family,
 };
 
@@ -62,7 +63,14 @@ pub struct ContextSnapshot {
     pub library: LibrarySnapshot,
     /// The values.
     pub stats: SessionStats,
-    /// Where they come from.
+    /// The settings that explain the values, as they were last read while the
+    /// context lived; `null`: they were not read before it ended, or cannot be read.
+    #[serde(default)]
+    pub settings: Option<Settings>,
+    /// Why resumption is as it is: `show --why` adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Vec<Finding>>,
+    /// Where the values come from.
     pub source: Source,
     /// When they were read.
     #[serde(serialize_with = "milliseconds")]
@@ -158,6 +166,8 @@ pub struct Health {
     pub libraries: Vec<(LibrarySnapshot, usize)>,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
+    /// How often two witnesses disagreed, by what it was about.
+    pub contradictions: Vec<(&'static str, u64)>,
 }
 
 /// `2026-01-01T00:00:00.000Z`: the same width always.

@@ -1,12 +1,16 @@
 //! Everything that a developer does with this repository, one verb each.
 
+mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod libs;
+mod mutate;
 mod packages;
 mod progress;
 mod test;
 mod toolchain;
+mod wheels;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Measure how long it takes to learn a library.
+    Bench,
     /// Build everything in release mode; the agent is then target/release/sslsess.
     Build,
     /// Build everything, start a small TLS workload on loopback, and watch it live.
@@ -49,6 +55,10 @@ enum Verb {
         /// Only build what is missing.
         #[arg(long)]
         no_learn: bool,
+        /// Change those that are built in many ways, N of each kind, and learn
+        /// each: none may be believed wrongly.
+        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
+        mutate: Option<usize>,
     },
     /// Run every check and every test: formatting, lints, unit tests, end to end.
     Test {
@@ -56,13 +66,26 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// Give arbitrary bytes to the ELF reader and to the interpreters (needs a nightly compiler).
+    Fuzz {
+        /// Only this target: elf, x86_64 or aarch64.
+        target: Option<String>,
+        /// Inputs per target.
+        #[arg(long, default_value_t = 10_000_000)]
+        runs: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Bench => bench::run(),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
-        Verb::Libs { filters, list, no_learn } => libs::run(&filters, list, no_learn),
+        Verb::Libs { filters, mutate: Some(mutants), .. } => {
+            mutate::run(Some(&libs::built()), Some(mutants), &filters)
+        }
+        Verb::Libs { filters, list, no_learn, .. } => libs::run(&filters, list, no_learn),
+        Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };
     match done {

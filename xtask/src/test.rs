@@ -4,21 +4,28 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, libs, packages, progress::step};
+use crate::{build, libs, mutate, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, and
 /// those that make the traffic.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 13] = [
     "curl",
+    "gcc",
+    "libc6-dev",
     "libnet-ssleay-perl",
     "nginx-light",
     "openssl",
     "perl",
+    "postgresql",
     "prometheus",
     "python3",
+    "python3-pip",
     "ruby",
     "util-linux",
 ];
+
+/// What the end-to-end tests play with, of the builds of `cargo xtask libs`.
+const BUILDS: [&str; 4] = ["1.1.1w-gcc12-O2", "3.2.1-gcc12-O2", "3.5.5-gcc12-O2", "4.0.3-gcc12-O2"];
 
 pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
@@ -30,7 +37,11 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         lints(&toolchain)?;
         let units = ["test", "--release", "--workspace", "--lib", "--bins"];
         shown("unit tests", &mut build::cargo(&units))?;
+        eprintln!("==> libraries that lie");
+        mutate::run(None, None, &[])?;
     }
+    wheels::install()?;
+    libs::ensure(&BUILDS)?;
     libs::relatives::ensure_for_tests()?;
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);

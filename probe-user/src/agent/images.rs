@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs::File,
     os::fd::AsRawFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use probe_common::BlockLayout;
 use tracing::{info, warn};
 
 use crate::{
@@ -15,10 +16,41 @@ use crate::{
         Library,
         discovery::{FileId, MappedFile},
     },
-    image::{Companion, Elf, ElfError, Image, PlanChoice, ProbeKind, companion, elf, plan},
-    kernel::Kernel,
+    image::{
+        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, ProbePoint, SettingsLayout, companion, elf,
+        plan,
+    },
+    kernel::{AttachError, Kernel},
     snapshot::{GapSnapshot, LibrarySnapshot},
 };
+
+/// Where probes are attached: the kernel.
+pub trait Probes {
+    /// Attaches the probes of an image to a file; says how many.
+    ///
+    /// # Errors
+    ///
+    /// If any of them is refused.
+    fn attach(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError>;
+}
+
+impl Probes for Kernel {
+    fn attach(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError> {
+        self.attach(image, layout, points, path)
+    }
+}
 
 /// A library file that some process maps.
 enum Known {
@@ -57,6 +89,8 @@ pub struct Images {
     ambiguous: HashSet<u32>,
     /// Open, so that nobody else gets their inode numbers.
     held: HashMap<FileId, File>,
+    /// Fields of libraries about which two witnesses disagreed.
+    contradictions: u64,
 }
 
 impl Images {
@@ -73,12 +107,13 @@ impl Images {
             verified: HashSet::new(),
             ambiguous: HashSet::new(),
             held: HashMap::new(),
+            contradictions: 0,
         }
     }
 
     /// Makes sure that the libraries are known, and their probes attached.
     /// Says what cannot be observed, of which process.
-    pub fn attach(&mut self, kernel: &mut Kernel, libraries: &[Library]) -> Vec<GapSnapshot> {
+    pub fn attach(&mut self, probes: &mut impl Probes, libraries: &[Library]) -> Vec<GapSnapshot> {
         let mut gaps = Vec::new();
         let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
         self.loading.retain(|pid, _| running.contains(pid));
@@ -93,7 +128,7 @@ impl Images {
                 reason,
             };
             if !self.by_file.contains_key(&pair) {
-                let Some(known) = self.learn(kernel, library) else { continue };
+                let Some(known) = self.learn(probes, library) else { continue };
                 self.by_file.insert(pair.clone(), known);
             }
             match &self.by_file[&pair] {
@@ -165,7 +200,7 @@ impl Images {
 
     /// `None`: the process vanished, or is not complete yet; it, or another one,
     /// may show the file later.
-    fn learn(&mut self, kernel: &mut Kernel, library: &Library) -> Option<Known> {
+    fn learn(&mut self, probes: &mut impl Probes, library: &Library) -> Option<Known> {
         let shown = &library.libssl.path;
         // Held open: what follows does not depend on the process's life.
         for file in library.libcrypto.iter().chain([&library.libssl]) {
@@ -202,10 +237,12 @@ impl Images {
         }
         self.loading.remove(&library.pid);
         let image = companion.learn(library, &elf, self.choice);
-        Some(self.observe(kernel, library, image))
+        let disagreed = |gap: &&FieldGap| matches!(gap.reason, Gap::Contradiction { .. });
+        self.contradictions += image.gaps().filter(disagreed).count() as u64;
+        Some(self.observe(probes, library, image))
     }
 
-    fn observe(&mut self, kernel: &mut Kernel, library: &Library, image: Image) -> Known {
+    fn observe(&mut self, probes: &mut impl Probes, library: &Library, image: Image) -> Known {
         if let Some(number) = self.attached.get(&library.libssl.id) {
             // Known with another libcrypto: the probes that are there serve.
             let known = &self.images[number].learnt.layout;
@@ -213,8 +250,8 @@ impl Images {
             return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
-            let reasons: BTreeSet<String> =
-                image.gaps().map(|gap| gap.reason.to_string()).collect();
+            let gaps = image.learnt.gaps.iter().chain(&image.plan.gaps);
+            let reasons: BTreeSet<String> = gaps.map(|gap| gap.reason.to_string()).collect();
             let reasons = Vec::from_iter(reasons).join("; ");
             return refused(library, format!("its layout is not known: {reasons}"));
         };
@@ -232,12 +269,12 @@ impl Images {
         };
         let number = self.next;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        match kernel.attach(number, layout, &image.plan.points, &path) {
-            Ok(probes) => {
+        match probes.attach(number, layout, &image.plan.points, &path) {
+            Ok(attached) => {
                 info!(
                     library = %image.path.display(),
                     version = image.version.as_deref().unwrap_or("unknown"),
-                    probes,
+                    probes = attached,
                     "observed"
                 );
                 self.next += 1;
@@ -247,6 +284,18 @@ impl Images {
             }
             Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
         }
+    }
+
+    /// Where the settings are in the contexts of an image.
+    #[must_use]
+    pub fn settings(&self, image: u32) -> SettingsLayout {
+        self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
+    }
+
+    /// Fields of the libraries that were learnt about which two witnesses disagreed.
+    #[must_use]
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions
     }
 
     /// What is shown of an image.
@@ -282,6 +331,8 @@ fn refused(library: &Library, reason: String) -> Known {
 
 /// The libcrypto that a libssl of a process is linked to.
 pub enum MappedCompanion {
+    /// Both are in one file.
+    Within,
     /// The process maps it.
     Found(Box<Elf>),
     /// The process does not map it (yet, or any more); its name.
@@ -294,13 +345,18 @@ impl MappedCompanion {
     /// Looks for it, by the name in `DT_NEEDED`, among what the process maps.
     #[must_use]
     pub fn of(elf: &Elf, library: &Library) -> Self {
+        if !companion::is_elsewhere(elf) {
+            return Self::Within;
+        }
         let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
+        let needed = elf.needed();
         let mut found = None;
         for file in &library.libcrypto {
             match Elf::open(&file.open_at) {
                 Ok(elf) => {
                     // The file can have another name: libcrypto.so.3.0.7.
-                    if elf.soname().is_some_and(|soname| soname != name) {
+                    let needed = |soname: &str| needed.iter().any(|name| name == soname);
+                    if elf.soname().is_some_and(|soname| !needed(soname)) {
                         continue;
                     }
                     if found.replace(elf).is_some() {
@@ -319,10 +375,68 @@ impl MappedCompanion {
     #[must_use]
     pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
         let companion = match self {
+            Self::Within => Companion::Within,
             Self::Found(elf) => Companion::Found(elf),
             Self::Absent(name) => Companion::Missing(name.clone()),
             Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),
         };
         Image::learn(library.libssl.path.clone(), elf, &companion, choice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use super::*;
+
+    /// Refuses whatever is to be attached: nothing is in these tests.
+    struct NoKernel;
+
+    impl Probes for NoKernel {
+        fn attach(
+            &mut self,
+            _: u32,
+            _: BlockLayout,
+            _: &[ProbePoint],
+            path: &Path,
+        ) -> Result<usize, AttachError> {
+            panic!("nothing is attached to {}", path.display())
+        }
+    }
+
+    fn mapped(path: &Path) -> MappedFile {
+        let id = FileId::of(&fs::metadata(path).expect("the file is there"));
+        MappedFile { id, path: path.to_path_buf(), open_at: path.to_path_buf() }
+    }
+
+    /// What is learnt of a file stays, whatever becomes of its bytes and however
+    /// many processes map it: it is not read again.
+    #[test]
+    fn a_file_is_learnt_once_for_all_processes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("libssl.so.3");
+        fs::write(&path, "no library").expect("it can be written");
+        let file = mapped(&path);
+        let library = |pid| Library { pid, libssl: file.clone(), libcrypto: Vec::new() };
+        let mut images = Images::new(PlanChoice::Auto);
+        let first = images.attach(&mut NoKernel, &[library(1)]);
+        assert!(first[0].reason.contains("not a readable"), "{first:?}");
+
+        // A readable one takes its place, in the same inode: no gap, if it were read.
+        let own = fs::read("/proc/self/exe").expect("this program can be read");
+        File::options()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&own))
+            .expect("it can be written");
+        let others: Vec<Library> = (1..=20).map(library).collect();
+        let gaps = images.attach(&mut NoKernel, &others);
+        assert_eq!(gaps.len(), 20);
+        assert!(gaps.iter().all(|gap| gap.reason == first[0].reason), "{gaps:?}");
+
+        let fresh = Images::new(PlanChoice::Auto).attach(&mut NoKernel, &[library(1)]);
+        assert!(fresh.is_empty(), "read anew, it is no libssl: {fresh:?}");
     }
 }

@@ -12,11 +12,12 @@ use tracing::{debug, warn};
 use self::images::Images;
 use crate::{
     context::{
-        Context, Observation, Registry, Source, State,
+        Context, Contradiction, Observation, Registry, Source, State,
         groups::GroupKey,
         registry::{Origin, Retention},
+        settings::Settings,
     },
-    host::{self, LiveMemory, ProcessFacts, ProcessMemory},
+    host::{Discovery, LiveMemory, ProcessFacts, ProcessMemory},
     image::PlanChoice,
     kernel::{
         Kernel, Lifecycle, LoadOptions,
@@ -41,6 +42,7 @@ pub struct AgentOptions {
 /// The agent.
 pub struct Agent {
     kernel: Kernel,
+    discovery: Discovery,
     images: Images,
     registry: Registry,
     memory: Box<dyn ProcessMemory + Send>,
@@ -92,6 +94,7 @@ impl Agent {
         }
         let mut agent = Self {
             kernel,
+            discovery: Discovery::default(),
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
             memory,
@@ -114,7 +117,7 @@ impl Agent {
     /// whether to look again soon, since a process is just loading its libraries.
     pub fn scan(&mut self) -> bool {
         self.rescan = false;
-        let (libraries, unseen) = host::scan(&self.pids);
+        let (libraries, unseen) = self.discovery.scan(&self.pids);
         let mut gaps = self.images.attach(&mut self.kernel, &libraries);
         gaps.extend(unseen.into_iter().map(|gap| GapSnapshot {
             pid: Some(gap.pid),
@@ -196,6 +199,7 @@ impl Agent {
             match event {
                 Lifecycle::Born(key, record) => {
                     self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
+                    self.read_settings(&key, &record);
                 }
                 Lifecycle::Ended(key, record, end) => {
                     let origin = || origin(&mut self.kernel, &key, &record);
@@ -205,6 +209,24 @@ impl Agent {
             }
         }
         self.rescan
+    }
+
+    /// Reads the settings of a context that was just met: it may be gone at the
+    /// next look.
+    fn read_settings(&mut self, key: &ContextKey, record: &ContextRecord) {
+        let layout = self.images.settings(record.image);
+        let Ok(settings) = Settings::read(&*self.memory, key.tgid, key.address, &layout) else {
+            return;
+        };
+        // The end of a context is reported, or marked, before anything is freed.
+        let still = self.kernel.context(key).ok().flatten().is_some_and(|now| {
+            now.born_ns == record.born_ns
+                && now.flags & record_flags::UNSURE == 0
+                && unreported_end(&now).is_none()
+        });
+        if still {
+            self.registry.set(key, record.born_ns, settings);
+        }
     }
 
     /// Everything that is known now.
@@ -241,18 +263,21 @@ impl Agent {
 
     /// Reads every live context from its process's memory.
     fn look(&mut self) -> anyhow::Result<()> {
-        let seen: Vec<(ContextKey, u64, Option<Observation>)> = self
+        let seen: Vec<(ContextKey, u64, Option<Observation>, Option<Settings>)> = self
             .registry
             .live()
             .map(|context| {
-                let Context { key, layout, .. } = context;
-                let seen = Observation::read(&*self.memory, key.tgid, key.address, layout);
-                (*key, context.born_ns, seen.ok())
+                let Context { key, layout, image, .. } = context;
+                let ContextKey { tgid, address, .. } = *key;
+                let seen = Observation::read(&*self.memory, tgid, address, layout);
+                let places = self.images.settings(*image);
+                let settings = Settings::read(&*self.memory, tgid, address, &places);
+                (*key, context.born_ns, seen.ok(), settings.ok())
             })
             .collect();
         // Whatever ended before it was read has been reported by now, or marked.
         self.handle_events();
-        for (key, born_ns, seen) in seen {
+        for (key, born_ns, seen, settings) in seen {
             if !self.registry.is_live(&key, born_ns) {
                 continue;
             }
@@ -264,6 +289,9 @@ impl Agent {
                         .filter(|_| sure)
                         .unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
                     self.registry.see(&key, born_ns, seen);
+                    if let Some(settings) = settings.filter(|_| sure) {
+                        self.registry.set(&key, born_ns, settings);
+                    }
                 }
                 Some(record) => {
                     let end = unreported_end(&record).unwrap_or(End::Freed);
@@ -297,6 +325,14 @@ impl Agent {
             let reason = format!("{} {what}", self.unreported);
             gaps.push(GapSnapshot { pid: None, library: None, reason });
         }
+        let contradictions: Vec<(&Context, Contradiction)> =
+            self.registry.all().filter_map(|c| Some((c, c.contradiction?))).collect();
+        gaps.extend(contradictions.iter().map(|(context, contradiction)| GapSnapshot {
+            pid: Some(context.key.tgid),
+            library: Some(self.images.library(context.image).path),
+            reason: format!("context {:#x}: {contradiction}", context.key.address),
+        }));
+        let live = contradictions.len() as u64 + self.registry.contradictions_forgotten();
         gaps.extend(self.ended_unseen());
         let groups = self.groups();
         Ok(Snapshot {
@@ -315,6 +351,7 @@ impl Agent {
                     .map(|image| (self.images.library(image), self.kernel.attached(image)))
                     .collect(),
                 forgotten: self.registry.forgotten(),
+                contradictions: vec![("layout", self.images.contradictions()), ("context", live)],
             },
         })
     }
@@ -349,13 +386,21 @@ impl Agent {
             state: context.state,
             library: self.images.library(context.image),
             stats: self.stats(context),
+            settings: context.settings,
+            why: None,
             source: context.seen.source,
             observed_at: context.seen_at,
         }
     }
 
     fn stats(&self, context: &Context) -> SessionStats {
+        if context.is_disproved() {
+            return SessionStats::default();
+        }
         let mut stats = stats(&context.seen);
+        if context.contradiction.is_some() {
+            stats.number = None;
+        }
         if !self.images.knows_number(context.image, context.key.tgid) {
             stats.number = None;
         }

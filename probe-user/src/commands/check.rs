@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{print, print_json};
 use crate::{
     cli::CheckArgs,
-    host,
+    host::Discovery,
     preflight::{self, Check, Outcome},
     selftest,
 };
@@ -47,7 +47,7 @@ fn probe() -> Check {
 }
 
 fn libraries() -> Check {
-    let (libraries, gaps) = host::scan(&HashSet::new());
+    let (libraries, gaps) = Discovery::default().scan(&HashSet::new());
     let processes: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
     let files: HashSet<_> = libraries.iter().map(|library| library.libssl.id).collect();
     let found = format!(

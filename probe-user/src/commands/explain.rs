@@ -9,7 +9,7 @@ use crate::{
     agent::images::MappedCompanion,
     cli::ExplainArgs,
     export::explain::Explanation,
-    host,
+    host::Discovery,
     image::{Companion, Elf, Image, companion},
 };
 
@@ -42,6 +42,7 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();
     let libcrypto = companion::find_beside(file, &name);
     let companion = match &libcrypto {
+        _ if !companion::is_elsewhere(&elf) => Companion::Within,
         Some(Ok(elf)) => Companion::Found(elf),
         Some(Err(error)) => Companion::Unreadable(name, error.to_string()),
         None => Companion::Missing(name),
@@ -51,11 +52,14 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
 
 fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> {
     anyhow::ensure!(Path::new(&format!("/proc/{pid}")).exists(), "there is no process {pid}");
-    let (libraries, gaps) = host::scan(&HashSet::from([pid]));
+    let (libraries, gaps) = Discovery::default().scan(&HashSet::from([pid]));
     if let Some(gap) = gaps.first() {
         anyhow::bail!("{}: {}; are you root?", gap.library.display(), gap.reason);
     }
-    anyhow::ensure!(!libraries.is_empty(), "process {pid} maps no libssl");
+    anyhow::ensure!(
+        !libraries.is_empty(),
+        "process {pid} maps no libssl, and no file with OpenSSL in it"
+    );
     libraries
         .iter()
         .map(|library| {

@@ -1,9 +1,17 @@
-//! `sslsess show`: one look, a table.
+//! `sslsess show`: one look, a table, and why it is so.
 
 use std::io::{IsTerminal as _, stderr};
 
 use super::{interrupted, print, print_json};
-use crate::{agent::task, cli::ShowArgs, export::table, preflight};
+use crate::{
+    agent::task,
+    cli::ShowArgs,
+    diagnosis,
+    export::{table, why},
+    host::family::Families,
+    preflight,
+    snapshot::Snapshot,
+};
 
 pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     preflight::require()?;
@@ -22,9 +30,21 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
         () = tokio::time::sleep(args.watch_for) => {}
         result = interrupted() => result?,
     }
-    let snapshot = agent.snapshot().await;
+    let snapshot = agent.snapshot().await.map(|snapshot| {
+        let mut snapshot = Snapshot::clone(&snapshot);
+        if args.why {
+            // While the processes are still there.
+            let families = Families::read();
+            diagnosis::explain(&mut snapshot.contexts, |pid, serving| families.peers(pid, serving));
+        }
+        snapshot
+    });
     // The probes go first: printing can block on a pipe.
     agent.stop().await;
     let snapshot = snapshot?;
-    if args.json { print_json(&*snapshot) } else { print(&table::render(&snapshot)) }
+    if args.json {
+        return print_json(&snapshot);
+    }
+    print(&table::render(&snapshot))?;
+    if args.why { print(&why::render(&snapshot)) } else { Ok(()) }
 }

@@ -43,6 +43,8 @@ pub struct Observation {
     pub counters: Counters,
     /// Items in the internal session cache, where that is known.
     pub number: Option<u64>,
+    /// How many hold it, where that is known.
+    pub references: Option<i32>,
     /// Where they come from.
     pub source: Source,
     /// Just before they were read, nanoseconds of `CLOCK_MONOTONIC`.
@@ -56,6 +58,8 @@ impl Observation {
         Self {
             counters: counters_of(&record.layout, &record.block.counters),
             number: (record.flags & record_flags::NUMBER_KNOWN != 0).then_some(record.block.number),
+            references: (record.flags & record_flags::REFERENCES_KNOWN != 0)
+                .then_some(record.block.references),
             source,
             at_ns: record.observed_ns,
         }
@@ -86,6 +90,13 @@ impl Observation {
         for (counter, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *counter = i32::from_ne_bytes(*bytes);
         }
+        let references = if layout.references == NO_FIELD {
+            None
+        } else {
+            let mut bytes = [0; 4];
+            memory.read(pid, address.wrapping_add(u64::from(layout.references)), &mut bytes)?;
+            Some(i32::from_ne_bytes(bytes))
+        };
         let number = if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
             let field = |address: u64| -> io::Result<u64> {
                 let mut bytes = [0; 8];
@@ -104,7 +115,7 @@ impl Observation {
             None
         };
         let counters = counters_of(layout, &block);
-        Ok(Self { counters, number, source: Source::Memory, at_ns })
+        Ok(Self { counters, number, references, source: Source::Memory, at_ns })
     }
 }
 
@@ -144,6 +155,7 @@ mod tests {
             let at = 0x10 + 4 * i as usize;
             bytes[at..at + 4].copy_from_slice(&(i - 1).to_ne_bytes());
         }
+        bytes[0x3c..0x40].copy_from_slice(&3_i32.to_ne_bytes());
         bytes[0x98..0xa0].copy_from_slice(&7_u64.to_ne_bytes());
         Fake(0x1000, bytes)
     }
@@ -152,7 +164,7 @@ mod tests {
     fn a_block_is_read_as_it_stands() {
         let seen = Observation::read(&fake(), 1, 0x1000, &LAYOUT).expect("readable");
         assert_eq!(seen.counters, [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(Some));
-        assert_eq!(seen.number, Some(7));
+        assert_eq!((seen.number, seen.references), (Some(7), Some(3)));
     }
 
     /// AWS-LC's block: `accept_renegotiate` is not among them.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     groups::{Groups, Sums},
+    invariants::{Contradiction, contradiction},
     reconstruct::{Observation, Source, counters_of},
+    settings::Settings,
     widen::Widened,
 };
 use crate::{
@@ -49,6 +51,11 @@ pub struct Context {
     pub seen_at: Timestamp,
     /// Where its fields are.
     pub layout: probe_common::BlockLayout,
+    /// Its settings, as they were last read while it lived; `None`: it ended
+    /// before, or they could not be read.
+    pub settings: Option<Settings>,
+    /// What of it cannot be: it is not read from where it stands.
+    pub contradiction: Option<Contradiction>,
     /// The kernel half has no record of it any more, and no report of its end
     /// has come: it is under way, or lost.
     missing: bool,
@@ -71,10 +78,19 @@ impl Context {
         counted
     }
 
+    /// Whether its counters are not believed any more.
+    #[must_use]
+    pub fn is_disproved(&self) -> bool {
+        matches!(self.contradiction, Some(Contradiction::References(_)))
+    }
+
     fn see(&mut self, seen: Observation) {
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
-            self.widened.advance(seen.counters);
+            self.contradiction = self.contradiction.or_else(|| contradiction(&seen));
+            if !self.is_disproved() {
+                self.widened.advance(seen.counters);
+            }
             // The parent's other threads may have counted between the copy of
             // the memory and the look at what was inherited.
             for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
@@ -115,6 +131,7 @@ pub struct Registry {
     groups: Groups,
     retention: Retention,
     forgotten: u64,
+    contradictions_forgotten: u64,
 }
 
 impl Registry {
@@ -128,6 +145,7 @@ impl Registry {
             groups: Groups::default(),
             retention,
             forgotten: 0,
+            contradictions_forgotten: 0,
         }
     }
 
@@ -168,8 +186,14 @@ impl Registry {
             .or_insert(0);
         *generation += 1;
         let generation = *generation;
-        let widened = Widened::starting_at(seen.counters);
-        let Origin { mut facts, inherited } = origin();
+        let contradiction = contradiction(&seen);
+        let Origin { mut facts, mut inherited } = origin();
+        let mut counters = seen.counters;
+        if matches!(contradiction, Some(Contradiction::References(_))) {
+            counters = counters.map(|counter| counter.map(|_| 0));
+            inherited = [0; 11];
+        }
+        let widened = Widened::starting_at(counters);
         complete(&mut facts, record);
         let context = Context {
             key,
@@ -181,6 +205,8 @@ impl Registry {
             seen,
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
+            settings: None,
+            contradiction,
             missing: false,
             widened,
             inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
@@ -192,6 +218,13 @@ impl Registry {
     pub fn see(&mut self, key: &ContextKey, born_ns: u64, seen: Observation) {
         if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
             context.see(seen);
+        }
+    }
+
+    /// The settings of a live context were read.
+    pub fn set(&mut self, key: &ContextKey, born_ns: u64, settings: Settings) {
+        if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
+            context.settings = Some(settings);
         }
     }
 
@@ -257,6 +290,7 @@ impl Registry {
             if let Some(context) = self.ended.pop_front() {
                 self.groups.retire(&context);
                 self.forgotten += 1;
+                self.contradictions_forgotten += u64::from(context.contradiction.is_some());
             }
         }
     }
@@ -275,6 +309,12 @@ impl Registry {
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// How many of these were contradicted.
+    #[must_use]
+    pub fn contradictions_forgotten(&self) -> u64 {
+        self.contradictions_forgotten
     }
 
     /// The sums of all groups.
@@ -384,6 +424,22 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_is_not_counted() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 3), facts);
+        let mut wild = record(1, 1 << 30);
+        wild.flags = probe_common::record_flags::REFERENCES_KNOWN;
+        wild.block.references = -7;
+        registry.see(&KEY, 1, Observation::of_record(&wild, Source::Memory));
+        registry.see(&KEY, 1, Observation::of_record(&record(1, 1 << 30), Source::Memory));
+        assert_eq!(hits(&mut registry), 3);
+        let other = ContextKey { tgid: 8, ..KEY };
+        registry.born(other, &wild, || origin([5; 11]));
+        assert_eq!(hits(&mut registry), 3);
+        assert!(registry.live().all(Context::is_disproved));
+    }
+
+    #[test]
     fn an_end_of_something_never_seen_is_an_end() {
         let mut registry = Registry::new(Retention { ended: 10 });
         registry.end(KEY, &record(1, 4), End::Freed, facts);
@@ -414,6 +470,20 @@ mod tests {
         assert!(!registry.has_ended(&KEY, 1));
         registry.end(KEY, &record(1, 3), End::Freed, facts);
         assert!(registry.has_ended(&KEY, 1) && !registry.has_ended(&KEY, 2));
+    }
+
+    #[test]
+    fn settings_stay_after_the_end_and_do_not_pass_to_the_next_context() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let settings = Settings { timeout: Some(300), ..Settings::default() };
+        registry.born(KEY, &record(1, 3), facts);
+        registry.set(&KEY, 1, settings);
+        registry.end(KEY, &record(1, 3), End::Freed, facts);
+        registry.born(KEY, &record(2, 0), facts);
+        // Read of the one before, too late.
+        registry.set(&KEY, 1, settings);
+        let kept: Vec<_> = registry.all().map(|c| (c.generation, c.settings)).collect();
+        assert_eq!(kept, [(2, None), (1, Some(settings))]);
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::fmt;
 use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
-use crate::image::{Evidence, Family, Image, ProbeKind, ProbePoint, code::processor::Processor};
+use crate::image::{
+    Evidence, Family, Image, ProbeKind, ProbePoint,
+    code::processor::Processor,
+    settings::{Place, SETTINGS, Setting, SettingsLayout},
+};
 
 /// A library, explained.
 #[derive(Debug, Serialize)]
@@ -17,8 +21,11 @@ pub struct Explanation {
     version: Option<String>,
     arch: &'static str,
     layout: LayoutFields,
+    settings: SettingsFields,
     probes: Vec<Probe>,
     evidence: Vec<EvidenceFields>,
+    settings_evidence: Vec<EvidenceFields>,
+    witnesses: Vec<EvidenceFields>,
     gaps: Vec<GapFields>,
 }
 
@@ -40,6 +47,52 @@ struct LayoutFields {
     num_items: Option<u32>,
     ssl_to_ctx: Option<u32>,
     ssl_to_session_ctx: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct SettingsFields {
+    cache_mode: Option<PlaceFields>,
+    cache_size: Option<PlaceFields>,
+    timeout: Option<PlaceFields>,
+    num_tickets: Option<PlaceFields>,
+    options: Option<PlaceFields>,
+    min_protocol: Option<PlaceFields>,
+    max_protocol: Option<PlaceFields>,
+    new_callback: Option<PlaceFields>,
+    get_callback: Option<PlaceFields>,
+    remove_callback: Option<PlaceFields>,
+    session_id_context_length: Option<PlaceFields>,
+    verify_mode: Option<PlaceFields>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlaceFields {
+    offset: u32,
+    width: u8,
+    divisor: u64,
+}
+
+impl SettingsFields {
+    fn of(layout: &SettingsLayout) -> Self {
+        let at = |setting: Setting| {
+            let Place { offset, width, divisor } = layout.place(setting)?;
+            Some(PlaceFields { offset, width, divisor })
+        };
+        Self {
+            cache_mode: at(Setting::CacheMode),
+            cache_size: at(Setting::CacheSize),
+            timeout: at(Setting::Timeout),
+            num_tickets: at(Setting::NumTickets),
+            options: at(Setting::Options),
+            min_protocol: at(Setting::MinProtocol),
+            max_protocol: at(Setting::MaxProtocol),
+            new_callback: at(Setting::NewCallback),
+            get_callback: at(Setting::GetCallback),
+            remove_callback: at(Setting::RemoveCallback),
+            session_id_context_length: at(Setting::SessionIdContextLength),
+            verify_mode: at(Setting::VerifyMode),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -96,6 +149,7 @@ impl Explanation {
                 ssl_to_ctx: layout.ssl_to_ctx,
                 ssl_to_session_ctx: layout.ssl_to_session_ctx,
             },
+            settings: SettingsFields::of(&image.settings.layout),
             probes: image
                 .plan
                 .points
@@ -103,6 +157,8 @@ impl Explanation {
                 .map(|point| Probe::of(point, image.processor))
                 .collect(),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
+            settings_evidence: image.settings.evidence.iter().map(EvidenceFields::of).collect(),
+            witnesses: image.learnt.witnesses.iter().map(EvidenceFields::of).collect(),
             gaps: image
                 .gaps()
                 .map(|gap| GapFields { field: gap.field.clone(), reason: gap.reason.to_string() })
@@ -157,6 +213,15 @@ impl fmt::Display for Explanation {
         for evidence in &self.evidence {
             let EvidenceFields { field, question, answer } = evidence;
             writeln!(f, "  {field:<20} {question:<32} -> {answer}")?;
+        }
+        let (known, all) = (self.settings_evidence.len(), SETTINGS.len());
+        writeln!(f, "\nSettings: {known} of {all}, and what says so")?;
+        for EvidenceFields { field, question, answer } in &self.settings_evidence {
+            writeln!(f, "  {field:<25} {question:<48} -> {answer}")?;
+        }
+        writeln!(f, "\nWitnesses that agree")?;
+        for EvidenceFields { field, question, .. } in &self.witnesses {
+            writeln!(f, "  {field:<20} {question}")?;
         }
         writeln!(f, "\nProbes: {}", self.probes.len())?;
         for probe in &self.probes {

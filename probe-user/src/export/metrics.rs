@@ -8,7 +8,10 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::snapshot::{ContextSnapshot, SessionStats, Snapshot, State};
+use crate::{
+    context::settings::{cache_mode_names, protocol_name},
+    snapshot::{ContextSnapshot, SessionStats, Settings, Snapshot, State},
+};
 
 /// What each of the twelve counts, as the manual page says it.
 const HELP: [(&str, &str); 12] = [
@@ -25,6 +28,47 @@ const HELP: [(&str, &str); 12] = [
     ("timeouts", "Sessions that were proposed and had expired."),
     ("cache_full", "Sessions removed because the internal cache was full."),
 ];
+
+/// The settings that are numbers, as gauges.
+const SETTINGS: [(&str, &str); 3] = [
+    (
+        "openssl_ctx_session_cache_size",
+        "Sessions that the internal session cache of this SSL_CTX may hold; 0: any number.",
+    ),
+    (
+        "openssl_ctx_session_timeout_seconds",
+        "Time after which a session that this SSL_CTX makes now expires.",
+    ),
+    (
+        "openssl_ctx_num_tickets",
+        "Tickets that a server with this SSL_CTX sends after a full handshake in TLS 1.3.",
+    ),
+];
+
+/// Their values, in the same order.
+fn setting_values(settings: &Settings) -> [Option<i64>; 3] {
+    let tickets = settings.num_tickets.and_then(|tickets| i64::try_from(tickets).ok());
+    [settings.cache_size, settings.timeout, tickets]
+}
+
+/// The labels of `openssl_ctx_info` for what is set; empty: not known.
+fn setting_labels(settings: &Settings) -> [String; 5] {
+    let yes_or_no = |what: Option<bool>| match what {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => String::new(),
+    };
+    let protocol = |version: Option<i64>, any: &str| {
+        version.map_or_else(String::new, |version| protocol_name(version, any))
+    };
+    [
+        settings.cache_mode.map_or_else(String::new, |mode| cache_mode_names(mode).join(",")),
+        yes_or_no(settings.tickets()),
+        protocol(settings.min_protocol, "lowest"),
+        protocol(settings.max_protocol, "highest"),
+        yes_or_no(settings.get_callback),
+    ]
+}
 
 /// The text of a scrape.
 ///
@@ -84,9 +128,26 @@ impl SnapshotCollector {
             values.insert(name, IntGaugeVec::new(options, &["pid", "ctx", "comm"])?);
         }
         let info = IntGaugeVec::new(
-            Opts::new("openssl_ctx_info", "The process and the library of an SSL_CTX."),
-            &["pid", "ctx", "comm", "exe", "library", "build_id", "version"],
+            Opts::new("openssl_ctx_info", "The process, library and settings of an SSL_CTX."),
+            &[
+                "pid",
+                "ctx",
+                "comm",
+                "exe",
+                "library",
+                "build_id",
+                "version",
+                "cache_mode",
+                "tickets",
+                "min_protocol",
+                "max_protocol",
+                "external_cache",
+            ],
         )?;
+        let mut gauges = Vec::new();
+        for (name, help) in SETTINGS {
+            gauges.push(IntGaugeVec::new(Opts::new(name, help), &["pid", "ctx", "comm"])?);
+        }
         for context in live {
             let pid = context.pid.to_string();
             let comm = context.comm.as_deref().unwrap_or_default();
@@ -95,6 +156,14 @@ impl SnapshotCollector {
                     values[name].with_label_values(&[pid.as_str(), &context.ctx, comm]).set(value);
                 }
             }
+            let settings = context.settings.unwrap_or_default();
+            for (gauge, value) in gauges.iter().zip(setting_values(&settings)) {
+                if let Some(value) = value {
+                    gauge.with_label_values(&[pid.as_str(), &context.ctx, comm]).set(value);
+                }
+            }
+            let [cache_mode, tickets, min_protocol, max_protocol, external] =
+                setting_labels(&settings);
             let exe = context.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default();
             info.with_label_values(&[
                 pid.as_str(),
@@ -104,11 +173,19 @@ impl SnapshotCollector {
                 &*context.library.path.to_string_lossy(),
                 context.library.build_id.as_deref().unwrap_or_default(),
                 context.library.version.as_deref().unwrap_or_default(),
+                &cache_mode,
+                &tickets,
+                &min_protocol,
+                &max_protocol,
+                &external,
             ])
             .set(1);
         }
         for (name, _) in HELP {
             self.add(&values[name]);
+        }
+        for gauge in &gauges {
+            self.add(gauge);
         }
         self.add(&info);
         let omitted = IntGauge::new(
@@ -171,6 +248,17 @@ impl SnapshotCollector {
             losses.with_label_values(&[name]).inc_by(*count);
         }
         self.add(&losses);
+        let contradictions = IntCounterVec::new(
+            Opts::new(
+                "sslsess_contradictions_total",
+                "Times two witnesses of the same thing disagreed; the JSON names them.",
+            ),
+            &["of"],
+        )?;
+        for (of, count) in &health.contradictions {
+            contradictions.with_label_values(&[of]).inc_by(*count);
+        }
+        self.add(&contradictions);
         let forgotten = IntCounter::new(
             "sslsess_contexts_forgotten_total",
             "Ended SSL_CTXs that are not listed any more; the totals count them.",

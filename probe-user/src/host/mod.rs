@@ -2,11 +2,13 @@
 
 pub mod clock;
 pub mod discovery;
+pub mod family;
 pub mod memory;
 pub mod process;
+pub mod recognise;
 
 pub use self::{
-    discovery::{Library, ScanGap, scan},
+    discovery::{Discovery, Library, ScanGap},
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

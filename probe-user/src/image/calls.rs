@@ -40,7 +40,7 @@ const INNER: usize = 1;
 
 struct Calls<'e> {
     elf: &'e Elf,
-    ranges: &'e FunctionRanges,
+    ranges: &'e FunctionRanges<'e>,
     callee: &'e str,
     target: u64,
 }

@@ -1,4 +1,5 @@
-//! The libcrypto that a libssl is linked to, for a file that nobody runs.
+//! The libcrypto that a libssl is linked to: whether there is one, and where it
+//! is for a file that nobody runs.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,14 @@ const DIRECTORIES: [&str; 6] = [
     "/usr/lib",
     "/lib",
 ];
+
+/// Whether a libssl is linked to a libcrypto in another file. If not, both are
+/// linked statically into this one.
+#[must_use]
+pub fn is_elsewhere(elf: &Elf) -> bool {
+    let count = "OPENSSL_LH_num_items";
+    elf.function(count).is_none() && (libcrypto_name(elf).is_some() || elf.imports(count))
+}
 
 /// The name of the libcrypto among a library's `DT_NEEDED`.
 #[must_use]

@@ -5,18 +5,24 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::Read as _,
+    ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
-    SymbolKind, elf,
+    elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
 
-use super::code::processor::{self, Processor};
+use super::{
+    code::processor::{self, Processor},
+    symbols::Symbols,
+};
+
+pub use super::symbols::Symbol;
 
 /// No library with OpenSSL in it is larger; a file that is, is not read.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -55,6 +61,12 @@ pub enum ElfError {
         path: PathBuf,
         /// Its size.
         bytes: u64,
+    },
+    /// It is for a 32-bit processor or mode.
+    #[error("{} is a 32-bit ELF file: what 32-bit programs do is not observed", path.display())]
+    ThirtyTwoBits {
+        /// The file.
+        path: PathBuf,
     },
     /// It is not a 64-bit little-endian ELF file, or is damaged.
     #[error("{} is not a readable 64-bit ELF file: {why}", path.display())]
@@ -119,15 +131,6 @@ fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
     }
 }
 
-/// A function symbol that the file defines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Symbol {
-    /// Address in the file's own address space.
-    pub address: u64,
-    /// Length in bytes, as the symbol table says; 0 if it does not.
-    pub size: u64,
-}
-
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
@@ -143,13 +146,14 @@ pub struct Elf {
     data: Vec<u8>,
     processor: &'static dyn Processor,
     segments: Vec<Segment>,
-    functions: HashMap<String, Symbol>,
+    functions: Symbols,
     imports: HashMap<u64, String>,
     pointers: HashMap<u64, u64>,
     build_id: Option<String>,
     needed: Vec<String>,
     soname: Option<String>,
-    eh_frame: Option<(u64, Vec<u8>)>,
+    /// Its address, and where it stands in the file.
+    eh_frame: Option<(u64, Range<usize>)>,
 }
 
 impl Elf {
@@ -168,8 +172,11 @@ impl Elf {
     ///
     /// If it cannot be read, or is not a 64-bit little-endian ELF file.
     pub fn read(file: &File, path: &Path) -> Result<Self, ElfError> {
-        Self::parse(read_whole(file, path)?)
-            .map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
+        let data = read_whole(file, path)?;
+        if data.starts_with(&elf::ELFMAG) && data.get(4) == Some(&elf::ELFCLASS32.0) {
+            return Err(ElfError::ThirtyTwoBits { path: path.to_path_buf() });
+        }
+        Self::parse(data).map_err(|why| ElfError::Malformed { path: path.to_path_buf(), why })
     }
 
     /// Parses the bytes of a file.
@@ -182,13 +189,16 @@ impl Elf {
         let file = ElfFile64::<object::LittleEndian>::parse(data.as_slice()).map_err(text)?;
         let processor = processor::of(file.architecture());
         let segments = segments(&file).map_err(text)?;
-        let functions = functions(&file);
+        let functions = Symbols::read(&file, &data);
         let (imports, pointers) = dynamic_relocations(&file);
         let build_id = file.build_id().map_err(text)?.map(hex);
         let needed = dynamic_strings(&file, elf::DT_NEEDED).map_err(text)?;
         let soname = dynamic_strings(&file, elf::DT_SONAME).map_err(text)?.into_iter().next();
         let eh_frame = file.section_by_name(".eh_frame").and_then(|section| {
-            section.data().ok().map(|bytes| (section.address(), bytes.to_vec()))
+            let (from, length) = section.file_range()?;
+            let from = usize::try_from(from).ok()?;
+            let to = from.checked_add(usize::try_from(length).ok()?)?;
+            data.get(from..to).map(|_| (section.address(), from..to))
         });
         Ok(Self {
             processor,
@@ -231,17 +241,13 @@ impl Elf {
     /// A function that the file defines.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Symbol> {
-        self.functions.get(name).copied()
+        self.functions.find(&self.data, name)
     }
 
     /// The name of a function that begins at an address.
     #[must_use]
     pub fn function_name(&self, address: u64) -> Option<&str> {
-        self.functions
-            .iter()
-            .filter(|(_, symbol)| symbol.address == address)
-            .map(|(name, _)| name.as_str())
-            .min()
+        self.functions.name_at(&self.data, address)
     }
 
     /// The name of the function whose address the dynamic linker stores here.
@@ -250,10 +256,26 @@ impl Elf {
         self.imports.get(&address).map(String::as_str)
     }
 
+    /// Whether the dynamic linker has to find this function in another file.
+    #[must_use]
+    pub fn imports(&self, name: &str) -> bool {
+        self.imports.values().any(|import| import == name)
+    }
+
     /// Bytes of executable memory from an address to the end of its segment.
     #[must_use]
     pub fn code(&self, address: u64) -> Option<&[u8]> {
         self.bytes(address, |segment| segment.executable)
+    }
+
+    /// The executable segments, each with its address: what is in them of the file.
+    pub fn executable(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable.filter_map(|segment| {
+            let from = usize::try_from(segment.file_offset).ok()?;
+            let length = usize::try_from(segment.file_size).ok()?;
+            Some((segment.address, self.data.get(from..from.checked_add(length)?)?))
+        })
     }
 
     /// A little-endian value of constant memory.
@@ -278,13 +300,14 @@ impl Elf {
     #[must_use]
     pub fn file_offset(&self, address: u64) -> Option<u64> {
         let segment = self.segment(address).filter(|segment| segment.executable)?;
-        Some(address - segment.address + segment.file_offset)
+        segment.file_offset.checked_add(address - segment.address)
     }
 
     /// The unwind table: its address, and its bytes.
     #[must_use]
     pub fn eh_frame(&self) -> Option<(u64, &[u8])> {
-        self.eh_frame.as_ref().map(|(address, bytes)| (*address, bytes.as_slice()))
+        let (address, range) = self.eh_frame.as_ref()?;
+        Some((*address, self.data.get(range.clone())?))
     }
 
     /// The whole file.
@@ -321,26 +344,6 @@ fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
             writable: header.p_flags(endian).contains(elf::PF_W),
         })
         .collect())
-}
-
-/// The dynamic symbols are what the linker binds to, so they win over `.symtab`.
-fn functions(file: &File64<'_>) -> HashMap<String, Symbol> {
-    let mut functions = HashMap::new();
-    for symbol in file.dynamic_symbols().chain(file.symbols()) {
-        if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.address() == 0 {
-            continue;
-        }
-        if let Ok(name) = symbol.name()
-            && !name.is_empty()
-        {
-            // GNU tools write `name@@VERSION` into .symtab.
-            let name = name.split('@').next().unwrap_or(name);
-            functions
-                .entry(name.to_owned())
-                .or_insert(Symbol { address: symbol.address(), size: symbol.size() });
-        }
-    }
-    functions
 }
 
 /// What the dynamic linker writes where: names of functions, and pointers into
@@ -396,4 +399,42 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of nothing but one executable segment.
+    fn one_segment(file_offset: u64, address: u64, file_size: u64) -> Elf {
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+        for word in [0u64, 64, 0] {
+            file.extend(word.to_le_bytes());
+        }
+        for short in [0u16, 0, 64, 56, 1, 64, 0, 0] {
+            file.extend(short.to_le_bytes());
+        }
+        file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+        for word in [file_offset, address, address, file_size, file_size, 1] {
+            file.extend(word.to_le_bytes());
+        }
+        Elf::parse(file).expect("it is an ELF file")
+    }
+
+    #[test]
+    fn a_segment_is_read_as_far_as_the_file_goes() {
+        let elf = one_segment(0, 0x1000, 120);
+        assert_eq!(elf.code(0x1000 + 118), Some(&[0u8, 0][..]));
+        assert_eq!(elf.file_offset(0x1040), Some(0x40));
+        assert_eq!(elf.executable().map(|(at, code)| (at, code.len())).next(), Some((0x1000, 120)));
+        assert!(one_segment(0, 0x1000, 121).code(0x1000).is_none());
+    }
+
+    #[test]
+    fn a_segment_beyond_what_can_be_counted_has_no_bytes() {
+        let elf = one_segment(u64::MAX - 8, 0x1000, 0x40);
+        assert_eq!(elf.file_offset(0x1020), None);
+        assert!(elf.code(0x1020).is_none());
+        assert_eq!(elf.executable().count(), 0);
+    }
 }

@@ -46,6 +46,12 @@ pub enum Gap {
         /// What the other says.
         other: String,
     },
+    /// One witness says so, and no other one is there to agree.
+    #[error("{one}, which nothing else in the file confirms")]
+    Unconfirmed {
+        /// What the one says.
+        one: String,
+    },
     /// An offset that no `SSL_CTX` or `SSL` can have.
     #[error("{what} at offset {offset:#x} is outside of what is plausible")]
     OutOfRange {
@@ -114,6 +120,12 @@ pub enum Gap {
         family: Family,
         /// What it leaves out.
         what: &'static str,
+    },
+    /// One of OpenSSL's relatives keeps it in ways that are not read.
+    #[error("{family} is not asked for it: it keeps its settings in other ways than OpenSSL")]
+    NotAsked {
+        /// Whose library it is.
+        family: Family,
     },
     /// No function of this library says it.
     #[error("no function of {family} says where it is")]

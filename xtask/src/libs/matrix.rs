@@ -1,5 +1,7 @@
 //! The matrix: which builds of OpenSSL there are, and how each is made.
 
+use std::process::Command;
+
 use anyhow::{Context as _, bail};
 
 /// A release of OpenSSL, and the release of the crate `openssl-src` that
@@ -7,21 +9,24 @@ use anyhow::{Context as _, bail};
 pub(super) struct Release {
     pub(super) version: &'static str,
     pub(super) source: &'static str,
+    /// Whether its libraries are to run, here. If not, its libcrypto has only
+    /// what something is learnt from, for that is built in a tenth of the time.
+    runs: bool,
 }
 
 /// What is built, oldest first. A new release is a line here, and its rows in
 /// [`ROWS`].
 const RELEASES: [Release; 10] = [
-    Release { version: "1.1.1k", source: "111.15.0" },
-    Release { version: "1.1.1w", source: "111.28.2" },
-    Release { version: "3.0.8", source: "300.0.13" },
-    Release { version: "3.1.4", source: "300.1.6" },
-    Release { version: "3.2.1", source: "300.2.3" },
-    Release { version: "3.3.2", source: "300.3.2" },
-    Release { version: "3.4.1", source: "300.4.2" },
-    Release { version: "3.5.5", source: "300.5.5" },
-    Release { version: "3.6.3", source: "300.6.1" },
-    Release { version: "4.0.3", source: "400.0.2" },
+    Release { version: "1.1.1k", source: "111.15.0", runs: false },
+    Release { version: "1.1.1w", source: "111.28.2", runs: true },
+    Release { version: "3.0.8", source: "300.0.13", runs: true },
+    Release { version: "3.1.4", source: "300.1.6", runs: false },
+    Release { version: "3.2.1", source: "300.2.3", runs: true },
+    Release { version: "3.3.2", source: "300.3.2", runs: false },
+    Release { version: "3.4.1", source: "300.4.2", runs: false },
+    Release { version: "3.5.5", source: "300.5.5", runs: true },
+    Release { version: "3.6.3", source: "300.6.1", runs: false },
+    Release { version: "4.0.3", source: "400.0.2", runs: true },
 ];
 
 /// Names of builds without their release and compiler: a level of
@@ -258,6 +263,8 @@ pub(super) struct Build {
     pub(super) version: &'static str,
     /// The release of `openssl-src`.
     pub(super) source: &'static str,
+    /// Whether the whole of libcrypto is built.
+    pub(super) complete: bool,
     pub(super) arch: Arch,
     pub(super) compiler: Compiler,
     /// A level of optimisation: `-O2`.
@@ -284,6 +291,7 @@ impl Build {
             name: format!("{version}{arch}-{}-{build}", rows.compiler.name()),
             version: release.version,
             source: release.source,
+            complete: release.runs && rows.arch == X86_64,
             arch: rows.arch,
             compiler: rows.compiler,
             level: format!("-{level}"),
@@ -309,6 +317,23 @@ impl Build {
     /// For the compiler when it links.
     pub(super) fn link_flags(&self) -> String {
         [self.compiler.link_flags(), self.flavour.link].concat().join(" ")
+    }
+
+    /// What is called to compile or link.
+    pub(super) fn compiler_command(&self) -> anyhow::Result<Command> {
+        let mut words = self.compiler.command(self.arch).split(' ');
+        let mut command = Command::new(words.next().context("a compiler has a name")?);
+        command.args(words);
+        Ok(command)
+    }
+
+    /// The version of the interface, which is in the libraries' names.
+    pub(super) fn interface(&self) -> &'static str {
+        match self.version.split('.').next() {
+            Some("1") => "1.1",
+            Some("3") => "3",
+            _ => "4",
+        }
     }
 
     /// Everything that a person would want to know of how it was made.

@@ -1,13 +1,16 @@
 //! `cargo xtask libs`: builds of OpenSSL of many releases, compilers and
 //! options; what is true of each; and what sslsess learns of them.
 
+mod compare;
 mod library;
 mod link;
 mod matrix;
 pub(crate) mod relatives;
 mod sources;
+mod table;
 mod tree;
 mod truth;
+mod wheels;
 
 use std::{
     fs::{self, File},
@@ -17,16 +20,23 @@ use std::{
 use anyhow::Context as _;
 
 use self::{
+    compare::{Compared, Difference, compare},
     library::{Library, Source},
     matrix::Build,
     relatives::{RELATIVES, Relative},
     tree::Tree,
+    wheels::{WHEELS, Wheel},
 };
-use crate::packages;
+use crate::{build, packages};
 
 /// Where libraries are built and kept.
 fn directory() -> PathBuf {
     crate::target().join("libs")
+}
+
+/// Where the finished ones are: a directory for each.
+pub(crate) fn built() -> PathBuf {
+    directory().join("out")
 }
 
 /// Held while a release is built for a processor, so that two runs do not
@@ -86,7 +96,7 @@ fn ensure_one(libs: &Path, build: &Build) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&out)?;
     let tree = Tree::of(libs, build).with_context(|| build.name.clone())?;
     let file = link::link(build, &tree, &out)?;
-    let (truth, settings) = truth::of(&tree)?;
+    let truth = truth::of(&tree)?;
     let library = Library {
         name: build.name.clone(),
         version: Some(build.version.to_owned()),
@@ -95,45 +105,87 @@ fn ensure_one(libs: &Path, build: &Build) -> anyhow::Result<PathBuf> {
         arch: build.arch.name().to_owned(),
         file: file.into(),
         how: Source::Offsetof,
-        truth,
-        settings,
+        truth: truth.layout,
+        settings: truth.settings,
     };
     library.write(&out)?;
     tree.remove()?;
     Ok(out)
 }
 
+/// Builds or downloads what is missing, lets sslsess learn it all, compares,
+/// and writes the table.
+///
+/// # Errors
+///
+/// Something could not be made, or sslsess learnt something that is not true.
 pub(crate) fn run(filters: &[String], list: bool, no_learn: bool) -> anyhow::Result<()> {
-    let builds = matrix::builds()?;
+    let mut builds = matrix::builds()?;
+    let names: Vec<String> = builds.iter().map(|build| build.name.clone()).collect();
+    let names: Vec<String> =
+        names.into_iter().chain(RELATIVES.iter().map(Relative::name)).collect();
     let wanted =
-        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let builds: Vec<&Build> = builds.iter().filter(|build| wanted(&build.name)).collect();
+        |name: &str| filters.is_empty() || filters.iter().any(|f| matches(f, name, &names));
+    builds.retain(|build| wanted(&build.name));
     let relatives: Vec<&Relative> =
         RELATIVES.iter().filter(|relative| wanted(&relative.name())).collect();
+    let wheels: Vec<&Wheel> = WHEELS.iter().filter(|wheel| wanted(&wheel.name())).collect();
     if list {
         for build in builds {
-            println!("{:<36} {}", build.name, build.flags());
+            println!("{:<48} {}", build.name, build.flags());
         }
         for relative in relatives {
-            println!("{:<36} {}", relative.name(), relative.flags());
+            println!("{:<48} {}", relative.name(), relative.flags());
+        }
+        for wheel in wheels {
+            println!("{:<48} {}", wheel.name(), wheel.flags());
         }
         return Ok(());
     }
+    let count = builds.len() + relatives.len() + wheels.len();
+    anyhow::ensure!(count > 0, "no library has such a name");
     let libs = directory();
     let mut failed = 0;
-    for build in builds {
-        if let Err(error) = ensure_one(&libs, build) {
-            eprintln!("{}: {error:#}", build.name);
-            failed += 1;
+    let mut directories = Vec::new();
+    let builds = builds.iter().map(|build| (build.name.clone(), ensure_one(&libs, build)));
+    let relatives = relatives.iter().map(|relative| (relative.name(), relative.ensure(&libs)));
+    let wheels = wheels.iter().map(|wheel| (wheel.name(), wheel.ensure(&libs)));
+    for (name, made) in builds.chain(relatives).chain(wheels) {
+        match made {
+            Ok(directory) => directories.push(directory),
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                failed += 1;
+            }
         }
     }
-    for relative in relatives {
-        if let Err(error) = relative.ensure(&libs) {
-            eprintln!("{}: {error:#}", relative.name());
-            failed += 1;
-        }
+    if !no_learn {
+        learn(&directories, filters.is_empty() && failed == 0)?;
     }
-    anyhow::ensure!(failed == 0, "{failed} builds failed");
-    let _ = no_learn;
+    anyhow::ensure!(failed == 0, "{failed} libraries could not be made");
     Ok(())
+}
+
+/// A filter that is the name of a build means that one, and not those whose
+/// names begin with it.
+fn matches(filter: &str, name: &str, names: &[String]) -> bool {
+    if names.iter().any(|known| known == filter) { name == filter } else { name.contains(filter) }
+}
+
+/// Compares all, and writes the table if it is true.
+fn learn(directories: &[PathBuf], write_table: bool) -> anyhow::Result<()> {
+    let agent = build::run()?;
+    let rows: Vec<Compared> =
+        directories.iter().map(|directory| compare(&agent, directory)).collect::<Result<_, _>>()?;
+    let mut wrong = 0;
+    for row in &rows {
+        for Difference { field, learnt, truth } in &row.differences {
+            eprintln!("{}: {field}: learnt {learnt}, true is {truth}", row.library.name);
+            wrong += 1;
+        }
+    }
+    let gaps: usize = rows.iter().map(|row| row.explanation.gaps.len()).sum();
+    eprintln!("{} libraries: {wrong} differences, {gaps} gaps", rows.len());
+    anyhow::ensure!(wrong == 0, "what was learnt of libraries is not true");
+    if write_table { table::write(&rows) } else { Ok(()) }
 }

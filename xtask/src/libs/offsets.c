@@ -12,13 +12,23 @@
 #define SAY(kind, name, offset) \
     __asm__ volatile("\n@" kind " " name " %c0" : : "i"(offset))
 #define FIELD(name, member) SAY("layout", name, offsetof(SSL_CTX, member))
-#define SETTING(name, member) SAY("setting", name, offsetof(SSL_CTX, member))
+/* A setting has a width too, and may be in parts of what it is told in. */
+#define SETTING_IN(name, member, parts) \
+    __asm__ volatile("\n@setting " name " %c0 %c1 %c2" \
+                     : : "i"(offsetof(SSL_CTX, member)), \
+                         "i"(sizeof(((SSL_CTX *)0)->member)), "i"(parts))
+#define SETTING(name, member) SETTING_IN(name, member, 1)
 
-/* 3.2 put a common part, with ctx, in front of what a TLS connection has. */
+/*
+ * 3.2 put a common part, with ctx, in front of what a TLS connection has, and
+ * counts time in nanoseconds (include/internal/time.h).
+ */
 #if OPENSSL_VERSION_NUMBER >= 0x30200000L
 # define CONNECTION SSL_CONNECTION
+# define IN_A_SECOND 1000000000
 #else
 # define CONNECTION SSL
+# define IN_A_SECOND 1
 #endif
 
 void offsets(void);
@@ -43,7 +53,7 @@ void offsets(void)
 
     SETTING("cache_mode", session_cache_mode);
     SETTING("cache_size", session_cache_size);
-    SETTING("timeout", session_timeout);
+    SETTING_IN("timeout", session_timeout, IN_A_SECOND);
     SETTING("num_tickets", num_tickets);
     SETTING("options", options);
     SETTING("min_protocol", min_proto_version);

@@ -7,6 +7,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -64,7 +65,7 @@ impl Tree {
             step(&format!("configuring {name}"), &mut configure)?;
         }
         step(&format!("generating headers of {name}"), &mut tree.make(&["build_generated"]))?;
-        step(&format!("building {name}"), &mut tree.make(&["libcrypto.so", "libssl.so"]))?;
+        tree.make_libraries(build, &name)?;
         File::create(tree.path.join(COMPLETE))?;
         Ok(tree)
     }
@@ -96,8 +97,34 @@ impl Tree {
             tree.configure_again(build)?;
         }
         tree.forget_objects()?;
-        step(&format!("building {}", build.name), &mut tree.make(&["libcrypto.so", "libssl.so"]))?;
+        tree.make_libraries(build, &build.name)?;
         Ok(tree)
+    }
+
+    fn make_libraries(&self, build: &Build, name: &str) -> anyhow::Result<()> {
+        let label = format!("building {name}");
+        if build.complete {
+            return step(&label, &mut self.make(&["libcrypto.so", "libssl.so"]));
+        }
+        // What libssl needs of libcrypto is only looked for when it runs.
+        let objects: &[&str] = if build.version.starts_with("1.1") {
+            &["crypto/lhash/lhash.o", "crypto/cversion.o"]
+        } else {
+            &["crypto/lhash/libcrypto-shlib-lhash.o", "crypto/libcrypto-shlib-cversion.o"]
+        };
+        step(&format!("{label}, the hash table"), &mut self.make(objects))?;
+        let libcrypto = format!("libcrypto.so.{}", build.interface());
+        let mut link = build.compiler_command()?;
+        link.current_dir(&self.path).args(build.compile_flags().split(' '));
+        link.args(build.link_flags().split_whitespace()).args(["-fPIC", "-shared"]);
+        link.arg(format!("-Wl,-soname,{libcrypto}")).args(["-o", &libcrypto]).args(objects);
+        run(&mut link)?;
+        let short = self.path.join("libcrypto.so");
+        if fs::symlink_metadata(&short).is_err() {
+            symlink(&libcrypto, &short)?;
+        }
+        // As it is, whatever its objects may be.
+        step(&label, &mut self.make(&["-o", "libcrypto.so", "-o", &libcrypto, "libssl.so"]))
     }
 
     /// Configures the copy of a tree with other options. What stays of its

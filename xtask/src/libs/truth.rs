@@ -4,15 +4,20 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context as _, bail};
 
-use super::tree::Tree;
+use super::{library::Place, tree::Tree};
 
 const OFFSETS: &str = include_str!("offsets.c");
 
-/// Offsets in bytes, by name.
-pub(super) type Offsets = BTreeMap<String, u64>;
+/// What is true of a library, by the names of fields and settings in `explain --json`.
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    /// Offsets in bytes.
+    pub(super) layout: BTreeMap<String, u64>,
+    pub(super) settings: BTreeMap<String, Place>,
+}
 
-/// Offsets that the sources say: of the layout, and of the settings.
-pub(super) fn of(tree: &Tree) -> anyhow::Result<(Offsets, Offsets)> {
+/// What the sources say.
+pub(super) fn of(tree: &Tree) -> anyhow::Result<Truth> {
     fs::write(tree.path.join("offsets.c"), OFFSETS)?;
     // To assembly, also where the flags ask for something intermediate.
     let command = format!(
@@ -24,42 +29,58 @@ pub(super) fn of(tree: &Tree) -> anyhow::Result<(Offsets, Offsets)> {
     if !output.status.success() {
         bail!("{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let (layout, settings) = parse(&String::from_utf8(output.stdout)?)?;
-    if layout.is_empty() || settings.is_empty() {
+    let truth = Truth::parse(&String::from_utf8(output.stdout)?)?;
+    if truth.layout.is_empty() || truth.settings.is_empty() {
         bail!("{command}: says nothing");
     }
-    Ok((layout, settings))
+    Ok(truth)
 }
 
-/// Reads lines of `@layout NAME OFFSET` and `@setting NAME OFFSET`.
-pub(super) fn parse(text: &str) -> anyhow::Result<(Offsets, Offsets)> {
-    let mut layout = Offsets::new();
-    let mut settings = Offsets::new();
-    for line in text.lines().filter_map(|line| line.trim().strip_prefix('@')) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (into, name, offset) = match words[..] {
-            ["layout", name, offset] => (&mut layout, name, offset),
-            ["setting", name, offset] => (&mut settings, name, offset),
-            _ => continue,
-        };
-        let offset = offset.parse().with_context(|| format!("`{line}` has no offset"))?;
-        into.insert(name.to_owned(), offset);
+impl Truth {
+    /// Reads lines of `@layout NAME OFFSET` and `@setting NAME OFFSET WIDTH
+    /// DIVISOR`, of which the last two may be missing.
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut truth = Self::default();
+        for line in text.lines().filter_map(|line| line.trim().strip_prefix('@')) {
+            let mut words = line.split_whitespace();
+            let kind = words.next();
+            if !matches!(kind, Some("layout" | "setting")) {
+                continue;
+            }
+            let name = words.next().with_context(|| format!("`{line}` has no name"))?.to_owned();
+            let numbers: Vec<u64> = words
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("`{line}` has no offset"))?;
+            let offset = *numbers.first().with_context(|| format!("`{line}` has no offset"))?;
+            if kind == Some("layout") {
+                truth.layout.insert(name, offset);
+            } else {
+                let (width, divisor) = (numbers.get(1).copied(), numbers.get(2).copied());
+                truth.settings.insert(name, Place { offset, width, divisor });
+            }
+        }
+        Ok(truth)
     }
-    Ok((layout, settings))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Place, Truth};
 
     #[test]
     fn lines_among_assembly_are_read() -> anyhow::Result<()> {
-        let text =
-            "\t.text\n#APP\n\n@layout connect 120\n#NO_APP\n\t@setting options 312\n@object\n";
-        let (layout, settings) = parse(text)?;
-        assert_eq!(layout.into_iter().collect::<Vec<_>>(), [("connect".to_owned(), 120)]);
-        assert_eq!(settings.into_iter().collect::<Vec<_>>(), [("options".to_owned(), 312)]);
-        assert!(parse("@layout connect here").is_err());
+        let text = "\t.text\n#APP\n\n@layout connect 120\n#NO_APP\n\t@setting timeout 88 8 1000\n\
+                    \t.type x, @object\n@setting options 312\n";
+        let truth = Truth::parse(text)?;
+        let layout: Vec<_> = truth.layout.into_iter().collect();
+        assert_eq!(layout, [("connect".to_owned(), 120)]);
+        let settings: Vec<_> = truth.settings.into_iter().collect();
+        let timeout = Place { offset: 88, width: Some(8), divisor: Some(1000) };
+        let options = Place { offset: 312, width: None, divisor: None };
+        assert_eq!(settings, [("options".to_owned(), options), ("timeout".to_owned(), timeout)]);
+        assert!(Truth::parse("@layout connect here").is_err());
+        assert!(Truth::parse("@layout connect").is_err());
         Ok(())
     }
 }

@@ -1,13 +1,16 @@
 //! Follows a function along all its paths, to what it returns.
 
-use std::{collections::BTreeSet, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
     machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
-    value::{Base, Value},
+    value::{Base, Field, Value},
 };
 
 /// How much work one question may cost.
@@ -29,6 +32,18 @@ pub const DEFAULT_BOUNDS: Bounds = Bounds { steps: 4096, paths: 128, depth: 3 };
 const CALLEE_STEPS: usize = 256;
 const CALLEE_PATHS: usize = 8;
 
+/// How often one path may jump back, to a lower address: where it does so more
+/// often, it goes round in a loop.
+const MAX_BACKWARD: usize = 64;
+
+/// Places of memory that one path may write: the frame of an accessor at -O0
+/// has two dozen. Every store and load looks at all of them.
+const MAX_WRITTEN: usize = 256;
+
+/// Characters of the expression by which a called function is named that has
+/// no name.
+const MAX_NAME: usize = 128;
+
 /// How one path through a function ended.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -38,6 +53,8 @@ pub struct Answer {
     pub increments: Vec<Increment>,
     /// What it called on the way, followed or not.
     pub calls: Vec<Call>,
+    /// What it wrote to memory that is not the stack's.
+    pub stores: Vec<(Field, Value)>,
     /// The state at its end.
     machine: Machine,
 }
@@ -45,6 +62,24 @@ pub struct Answer {
 /// Instructions of a PLT entry at most: a landing pad, the address, the load,
 /// the jump.
 const PLT_ENTRY: usize = 6;
+
+/// For a function of which only the traces are wanted: it may be long.
+pub const TRACE_BOUNDS: Bounds = Bounds { steps: 4096, paths: 64, depth: 2 };
+
+/// How often a trace goes to one place: once more for a loop.
+const TRACE_VISITS: usize = 2;
+
+/// What a function does, as far as it can be followed: not all that it does,
+/// and on no path in particular.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// What it can return.
+    pub answers: Vec<Value>,
+    /// What it calls.
+    pub calls: Vec<Call>,
+    /// What it adds to memory.
+    pub changes: Vec<Increment>,
+}
 
 /// A machine at the entry of a function that was called with these arguments.
 #[must_use]
@@ -87,8 +122,31 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    let Bounds { steps, paths, depth } = bounds;
-    Explorer { source, steps, paths, depth, opaque: BTreeSet::new() }.function(entry, machine)
+    Explorer::new(source, bounds).function(entry, machine)
+}
+
+/// Follows a function from its entry along as many paths as the bounds allow,
+/// each for as far as it can be followed.
+#[must_use]
+pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
+    let mut explorer = Explorer::new(source, bounds);
+    let mut visits: HashMap<u64, usize> = HashMap::new();
+    let mut open = vec![(entry, machine)];
+    while let Some((address, machine)) = open.pop() {
+        let visits = visits.entry(address).or_default();
+        *visits += 1;
+        if *visits > TRACE_VISITS {
+            continue;
+        }
+        if explorer.paths == 0 || explorer.steps == 0 {
+            break;
+        }
+        explorer.paths -= 1;
+        if let Ok(Some(answer)) = explorer.path(address, machine, &mut open) {
+            explorer.seen.answers.push(answer.value);
+        }
+    }
+    explorer.seen
 }
 
 struct Explorer<'s> {
@@ -96,9 +154,18 @@ struct Explorer<'s> {
     steps: usize,
     paths: usize,
     depth: usize,
+    /// What was met on the way, also on paths that could not be followed to their ends.
+    seen: Trace,
     /// Called functions that were not followed to one answer: to try again on
     /// every path that calls them would only cost steps.
     opaque: BTreeSet<u64>,
+}
+
+impl<'s> Explorer<'s> {
+    fn new(source: &'s dyn CodeSource, bounds: Bounds) -> Self {
+        let Bounds { steps, paths, depth } = bounds;
+        Self { source, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
+    }
 }
 
 impl Explorer<'_> {
@@ -123,21 +190,31 @@ impl Explorer<'_> {
     ) -> Result<Option<Answer>, Stopped> {
         let processor = self.source.processor();
         let convention = processor.convention();
+        let mut backward: usize = 0;
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
+            let known = machine.increments.len();
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
-            at = match next {
+            self.seen.changes.extend(machine.increments.iter().skip(known).cloned());
+            if machine.written() > MAX_WRITTEN {
+                return Err(stopped("it writes more memory than is followed"));
+            }
+            let next = match next {
                 Next::Fall | Next::Branch(Some(false), _) => behind,
                 Next::Branch(Some(true), target) => target,
                 Next::Branch(None, target) => {
+                    // One that could not be followed any more needs no memory.
+                    if open.len() >= self.paths {
+                        return Err(stopped("too many paths"));
+                    }
                     open.push((target, machine.clone()));
                     behind
                 }
                 Next::Jump(Value::Constant(target)) => target,
                 // A tail call to somewhere else: its result is this function's.
                 Next::Jump(target) => {
-                    note_call(convention, &mut machine, &target);
+                    self.note_call(&mut machine, &target);
                     call_opaque(convention, &mut machine, &target);
                     return Ok(Some(ended(convention, machine)));
                 }
@@ -148,13 +225,23 @@ impl Explorer<'_> {
                 Next::Return => return Ok(Some(ended(convention, machine))),
                 Next::Stop => return Ok(None),
             };
+            backward += usize::from(next <= at);
+            if backward > MAX_BACKWARD {
+                return Err(stopped("it goes round in a loop"));
+            }
+            at = next;
         }
+    }
+
+    fn note_call(&mut self, machine: &mut Machine, target: &Value) {
+        note_call(self.source.processor().convention(), machine, target);
+        self.seen.calls.extend(machine.calls.last().cloned());
     }
 
     /// Follows a call if it is short and has one answer; else its result is opaque.
     fn call(&mut self, machine: &mut Machine, target: &Value) {
         let convention = self.source.processor().convention();
-        note_call(convention, machine, target);
+        self.note_call(machine, target);
         if let Value::Constant(entry) = target
             && self.depth > 0
             && !self.opaque.contains(entry)
@@ -164,16 +251,18 @@ impl Explorer<'_> {
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
+                seen: std::mem::take(&mut self.seen),
                 opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
-            let answers = callee.function(*entry, machine.clone());
+            let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
+            self.seen = callee.seen;
             self.opaque = callee.opaque;
-            if let Ok([answer]) = answers.as_deref() {
+            if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
-                *machine = answer.machine.clone();
+                *machine = answer.machine;
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
@@ -188,6 +277,7 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
         value: machine.register(convention.result).clone(),
         increments: machine.increments.clone(),
         calls: machine.calls.clone(),
+        stores: machine.stores.clone(),
         machine,
     }
 }
@@ -216,5 +306,74 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     for register in convention.caller_saved {
         machine.set_register(*register, Value::Unknown);
     }
-    machine.set_call_result(convention.result, function, argument);
+    // The result of a longer one is not known: results are equal if names are.
+    if function.len() <= MAX_NAME {
+        machine.set_call_result(convention.result, function, argument);
+    } else {
+        machine.set_register(convention.result, Value::Unknown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::code::{processor::Processor, x86_64::X86_64};
+
+    struct Bytes(&'static [u8]);
+
+    impl CodeSource for Bytes {
+        fn processor(&self) -> &'static dyn Processor {
+            &X86_64
+        }
+        fn code(&self, address: u64) -> Option<&[u8]> {
+            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+        }
+        fn constant(&self, _: u64, _: usize) -> Option<u64> {
+            None
+        }
+        fn import_at(&self, _: u64) -> Option<&str> {
+            None
+        }
+    }
+
+    fn traced(bytes: &'static [u8]) -> Trace {
+        let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
+        trace(&Bytes(bytes), 0x1000, machine, TRACE_BOUNDS)
+    }
+
+    fn changes(bytes: &'static [u8]) -> Vec<String> {
+        let seen = traced(bytes).changes;
+        seen.iter().map(|change| format!("{} {}", change.field, change.amount)).collect()
+    }
+
+    /// `SSL_CTX_free` of Debian's 3.0.19, its beginning:
+    /// mov $-1,%eax / lock xadd %eax,0xa4(%rdi) / ret
+    #[test]
+    fn an_atomic_decrement_is_a_change() {
+        let bytes = &[0xb8, 255, 255, 255, 255, 0xf0, 0x0f, 0xc1, 0x87, 0xa4, 0, 0, 0, 0xc3];
+        assert_eq!(changes(bytes), ["u32[arg0+0xa4] 0xffffffff"]);
+    }
+
+    /// `OPENSSL_LH_delete` of Debian's 3.0.19, in its middle:
+    /// mov 0x38(%rdi),%rax / sub $1,%rax / mov %rax,0x38(%rdi) / ud2
+    #[test]
+    fn a_decrement_in_three_instructions_is_one_also_if_the_path_ends_badly() {
+        let bytes =
+            &[0x48, 0x8b, 0x47, 0x38, 0x48, 0x83, 0xe8, 1, 0x48, 0x89, 0x47, 0x38, 0x0f, 0x0b];
+        assert_eq!(changes(bytes), ["u64[arg0+0x38] 0xffffffffffffffff"]);
+    }
+
+    /// addq $1,0x38(%rdi) / ret
+    #[test]
+    fn one_instruction_is_one_change() {
+        assert_eq!(changes(&[0x48, 0x83, 0x47, 0x38, 1, 0xc3]), ["u64[arg0+0x38] 1"]);
+    }
+
+    /// 1000: test %esi,%esi / 1002: jne 1000 / 1004: mov 0x30(%rdi),%rax / 1008: ret
+    #[test]
+    fn a_loop_ends() {
+        let trace = traced(&[0x85, 0xf6, 0x75, 0xfc, 0x48, 0x8b, 0x47, 0x30, 0xc3]);
+        assert!(trace.answers.iter().all(|answer| answer.to_string() == "u64[arg0+0x30]"));
+        assert!(!trace.answers.is_empty());
+    }
 }

@@ -102,6 +102,8 @@ pub struct Machine {
     pub increments: Vec<Increment>,
     /// Calls that were made, in order, also those that were followed.
     pub calls: Vec<Call>,
+    /// What was written to memory that is not the stack's, in this order.
+    pub stores: Vec<(Field, Value)>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
@@ -116,6 +118,7 @@ impl Machine {
             cells: Vec::new(),
             increments: Vec::new(),
             calls: Vec::new(),
+            stores: Vec::new(),
             non_null: Vec::new(),
         }
     }
@@ -149,7 +152,9 @@ impl Machine {
                 (Base::Image, *address as i64)
             }
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return Value::Unknown,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return Value::Unknown;
+            }
         };
         for cell in self.cells.iter().rev().filter(|cell| cell.base == base) {
             if cell.offset == offset && cell.width == width {
@@ -176,11 +181,38 @@ impl Machine {
         let (base, offset) = match address {
             Value::Constant(address) => (Base::Image, *address as i64),
             Value::Pointer { base, offset } => (base.clone(), *offset),
-            Value::Narrow { .. } | Value::Low { .. } | Value::Unknown => return false,
+            Value::Narrow { .. } | Value::Low { .. } | Value::Quotient { .. } | Value::Unknown => {
+                return false;
+            }
         };
+        self.note_change(&base, offset, width, &value);
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
+        if base != Base::Stack {
+            self.stores.push((Field { base: base.clone(), offset, width }, value.clone()));
+        }
         self.cells.push(Cell { base, offset, width, value });
         true
+    }
+
+    /// A field that is written with its own value and a bit more was changed, in
+    /// however many instructions.
+    fn note_change(&mut self, base: &Base, offset: i64, width: u8, value: &Value) {
+        let Value::Pointer { base: Base::Field(field), offset: amount } = value else { return };
+        if *amount == 0 || field.base != *base || field.offset != offset || field.width != width {
+            return;
+        }
+        let amount = Value::Constant(*amount as u64);
+        let change = Increment { field: (**field).clone(), amount };
+        // The instruction may have said so itself.
+        if self.increments.last() != Some(&change) {
+            self.increments.push(change);
+        }
+    }
+
+    /// How many places of memory are known to hold something.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.cells.len()
     }
 
     /// Forgets what a called function may have changed.
@@ -190,8 +222,7 @@ impl Machine {
 
     /// Makes a register hold what an opaque call returned.
     pub fn set_call_result(&mut self, register: usize, function: String, argument: Value) {
-        let base = Base::Result(Rc::new(CallResult { function, argument }));
-        self.set_register(register, Value::Pointer { base, offset: 0 });
+        self.set_register(register, Value::of_call(CallResult { function, argument }));
     }
 
     /// Whether a condition holds; `None` if that is not known.

@@ -1,6 +1,7 @@
 //! Reading machine code: bytes in, facts out, no I/O.
 //!
 //! - [`value`]: what a register or a memory cell can be known to hold.
+//! - [`quotient`]: what a multiplication and shifts divide by.
 //! - [`machine`]: registers, flags and memory made of such values.
 //! - [`processor`]: what differs between processors, behind one interface.
 //! - [`x86_64`], [`aarch64`]: what their instructions do, and the neutral facts of them.
@@ -15,6 +16,7 @@ pub mod flow;
 pub mod instruction;
 pub mod machine;
 pub mod processor;
+pub mod quotient;
 pub mod value;
 pub mod x86_64;
 

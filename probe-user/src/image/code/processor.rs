@@ -1,6 +1,6 @@
 //! What the reading of code has to know of a kind of processor.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::{collections::BTreeSet, fmt::Debug, ops::Range};
 
 use object::Architecture;
 
@@ -61,6 +61,31 @@ pub trait Processor: Debug + Sync {
     /// not: too many at times, never too few.
     fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])
     -> BTreeSet<u64>;
+
+    /// The addresses in a piece of code at which there may be an
+    /// [`Effect::Change`](super::instruction::Effect::Change) at one of these
+    /// distances: too many, but never too few. `None`: only decoding tells.
+    fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
+        let _ = (code, at, distances);
+        None
+    }
+
+    /// The addresses in a piece of code at which there may be a jump or a branch
+    /// into one of these ranges, or what makes a table's address that leads
+    /// there: too many, but never too few. `None`: only decoding tells.
+    ///
+    /// The ranges are sorted and do not overlap. What is inside of a range and
+    /// jumps into the same one may be missing.
+    fn possible_jumps(
+        &self,
+        source: &dyn CodeSource,
+        code: &[u8],
+        at: u64,
+        into: &[Range<u64>],
+    ) -> Option<Vec<u64>> {
+        let _ = (source, code, at, into);
+        None
+    }
 
     /// The instruction at the start of a piece of code, in GNU syntax.
     fn text(&self, code: &[u8], at: u64) -> String;

@@ -2,6 +2,12 @@
 
 use std::{fmt, rc::Rc};
 
+use super::quotient::Division;
+/// Loads and calls that one value may be made of, one inside the other: a
+/// member of a member of a result is three. Without a bound, code that goes
+/// round and round makes expressions that are too large to compare or to show.
+const MAX_DEPTH: usize = 8;
+
 /// Something that addresses are counted from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Base {
@@ -19,6 +25,16 @@ pub enum Base {
     Import(Rc<str>),
     /// The stack protector's guard, `fs:0x28`.
     Guard,
+}
+
+impl Base {
+    fn depth(&self) -> usize {
+        match self {
+            Self::Field(field) => 1 + field.base.depth(),
+            Self::Result(call) => 1 + call.argument.depth(),
+            _ => 0,
+        }
+    }
 }
 
 /// What stands in memory at an offset from a base.
@@ -60,6 +76,13 @@ pub enum Value {
         /// Extended with its sign, or with zeros.
         signed: bool,
     },
+    /// A 64-bit field, divided by a constant.
+    Quotient {
+        /// The dividend.
+        field: Rc<Field>,
+        /// How it is divided; by what may be unproven yet.
+        division: Division,
+    },
     /// The low `width` bytes are exactly this; the others are not known.
     Low {
         /// The value of the low bytes, extended with zeros.
@@ -78,13 +101,35 @@ impl Value {
         Self::Pointer { base: Base::Argument(number), offset: 0 }
     }
 
-    /// What a field holds, extended with zeros.
+    /// What a field holds, extended with zeros; unknown if it takes more loads
+    /// to get there than are followed.
     #[must_use]
     pub fn of_field(field: Field) -> Self {
+        if field.base.depth() >= MAX_DEPTH {
+            return Self::Unknown;
+        }
         if field.width == 8 {
             Self::Pointer { base: Base::Field(Rc::new(field)), offset: 0 }
         } else {
             Self::Narrow { field: Rc::new(field), signed: false }
+        }
+    }
+
+    /// What a call that is not followed returned; unknown if its argument takes
+    /// more loads than are followed.
+    #[must_use]
+    pub fn of_call(call: CallResult) -> Self {
+        if call.argument.depth() >= MAX_DEPTH {
+            return Self::Unknown;
+        }
+        Self::Pointer { base: Base::Result(Rc::new(call)), offset: 0 }
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::Pointer { base, .. } => base.depth(),
+            Self::Narrow { field, .. } | Self::Quotient { field, .. } => 1 + field.base.depth(),
+            Self::Constant(_) | Self::Low { .. } | Self::Unknown => 0,
         }
     }
 
@@ -122,6 +167,57 @@ impl Value {
             (a, Self::Constant(b)) => a.plus(&Self::Constant(b.wrapping_neg())),
             _ => Self::Unknown,
         }
+    }
+
+    /// All 64 bits shifted to the right by fewer than 64, filled with zeros.
+    #[must_use]
+    pub fn shifted_right(&self, bits: u8) -> Self {
+        match self {
+            _ if bits >= 64 => Self::Unknown,
+            Self::Constant(c) => Self::Constant(c >> bits),
+            value => value.divided_as(|division| division.shifted(bits)),
+        }
+    }
+
+    /// The upper half of the 128-bit product of two unsigned numbers.
+    #[must_use]
+    pub fn multiplied_high(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Constant(a), Self::Constant(b)) => {
+                Self::Constant((u128::from(*a) * u128::from(*b) >> 64) as u64)
+            }
+            (value, Self::Constant(c)) | (Self::Constant(c), value) => {
+                value.divided_as(|division| division.multiplied_high(*c))
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The quotient of two unsigned numbers, rounded down.
+    #[must_use]
+    pub fn divided_by(&self, other: &Self) -> Self {
+        match (self, other) {
+            (_, Self::Constant(0)) => Self::Unknown,
+            (Self::Constant(a), Self::Constant(b)) => Self::Constant(a / b),
+            (Self::Pointer { base: Base::Field(field), offset: 0 }, Self::Constant(by)) => {
+                Self::Quotient { field: Rc::clone(field), division: Division::By(*by) }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What becomes of a 64-bit field, or of one that is being divided, by one
+    /// more step of a division.
+    fn divided_as(&self, step: impl FnOnce(Division) -> Option<Division>) -> Self {
+        let (field, division) = match self {
+            Self::Pointer { base: Base::Field(field), offset: 0 } => {
+                (field, Division::Reciprocal { before: 0, multiplier: 1, after: 0 })
+            }
+            Self::Quotient { field, division } => (field, *division),
+            _ => return Self::Unknown,
+        };
+        step(division)
+            .map_or(Self::Unknown, |division| Self::Quotient { field: Rc::clone(field), division })
     }
 
     /// The low `width` bytes, extended with zeros.
@@ -222,6 +318,13 @@ impl fmt::Display for Value {
             Self::Pointer { base, offset } => write!(f, "{base}{}", Offset(*offset)),
             Self::Narrow { field, signed: true } => write!(f, "(signed) {field}"),
             Self::Narrow { field, signed: false } => field.fmt(f),
+            Self::Quotient { field, division } => match (division.divisor(), division) {
+                (Some(divisor), _) => write!(f, "{field} / {divisor}"),
+                (None, Division::By(by)) => write!(f, "{field} / {by}"),
+                (None, Division::Reciprocal { before, multiplier, after }) => {
+                    write!(f, "({field} >> {before}) * {multiplier:#x} >> {after}")
+                }
+            },
             Self::Low { value, width } => write!(f, "(low u{}) {value:#x}", width * 8),
             Self::Unknown => f.write_str("unknown"),
         }
@@ -256,6 +359,41 @@ mod tests {
         );
         assert_eq!(Value::Constant(0x8000_0000).sign_extended(8), Value::Constant(0x8000_0000));
         assert_eq!(Value::Constant(0xff).sign_extended(1), Value::Constant(u64::MAX));
+    }
+
+    /// `SSL_CTX_get_timeout` since 3.2: nanoseconds to seconds.
+    #[test]
+    fn a_product_that_is_shifted_is_a_quotient() {
+        let field = Field { base: Base::Argument(0), offset: 0x58, width: 8 };
+        let value = Value::of_field(field)
+            .shifted_right(9)
+            .multiplied_high(&Value::Constant(0x0044_b82f_a09b_5a53))
+            .shifted_right(11);
+        assert_eq!(value.to_string(), "u64[arg0+0x58] / 1000000000");
+    }
+
+    #[test]
+    fn only_whole_64_bit_fields_are_divided() {
+        let by = Value::Constant(1000);
+        for value in [Value::of_field(int_field(0x58)), Value::argument(0), Value::Unknown] {
+            assert_eq!(value.divided_by(&by), Value::Unknown);
+            assert_eq!(value.multiplied_high(&by), Value::Unknown);
+            assert_eq!(value.shifted_right(3), Value::Unknown);
+        }
+        assert_eq!(Value::Constant(7).divided_by(&Value::Constant(0)), Value::Unknown);
+    }
+
+    #[test]
+    fn a_value_is_made_of_so_many_loads_and_no_more() {
+        let load = |value: Value| match value {
+            Value::Pointer { base, .. } => Value::of_field(Field { base, offset: 8, width: 8 }),
+            _ => Value::Unknown,
+        };
+        let deepest = (0..MAX_DEPTH).fold(Value::argument(0), |value, _| load(value));
+        assert_ne!(deepest, Value::Unknown);
+        assert_eq!(load(deepest.clone()), Value::Unknown);
+        let call = CallResult { function: "f".to_owned(), argument: deepest };
+        assert_eq!(Value::of_call(call), Value::Unknown);
     }
 
     #[test]

@@ -213,12 +213,54 @@ sub told {
     } @contexts];
 }
 
+# Contexts whose settings are not the defaults, each used once.
+sub varied {
+    my ($seconds) = @_;
+    my $number = 0;
+    for my $version ($TLS12, $TLS13) {
+        for my $no_ticket (0, 1) {
+            $number++;
+            my $pair = pair("varied $number", $version, no_ticket => $no_ticket);
+            my $ctx = $pair->{server};
+            Net::SSLeay::CTX_set_timeout($ctx, $seconds + $number);
+            Net::SSLeay::CTX_sess_set_cache_size($ctx, 1000 * $number);
+            Net::SSLeay::CTX_set_session_cache_mode($ctx, $no_ticket ? 0x82 : 0x102);
+            Net::SSLeay::CTX_set_session_id_context($ctx, "some name", $number);
+            Net::SSLeay::CTX_set_num_tickets($ctx, $number);
+            Net::SSLeay::CTX_set_verify($ctx, Net::SSLeay::VERIFY_PEER(), sub { 1 }) if $no_ticket;
+            Net::SSLeay::CTX_sess_set_new_cb($ctx, sub { 0 }) if $no_ticket;
+            Net::SSLeay::CTX_sess_set_remove_cb($ctx, sub { 0 }) if $number == 2;
+            Net::SSLeay::SESSION_free(connect_pair($pair));
+        }
+    }
+}
+
+sub settings {
+    return [map {
+        my ($scenario, $ctx) = @$_;
+        my %settings = (
+            cache_mode => 0 + Net::SSLeay::CTX_get_session_cache_mode($ctx),
+            cache_size => 0 + Net::SSLeay::CTX_sess_get_cache_size($ctx),
+            timeout => 0 + Net::SSLeay::CTX_get_timeout($ctx),
+            num_tickets => 0 + Net::SSLeay::CTX_get_num_tickets($ctx),
+            options => 0 + Net::SSLeay::CTX_get_options($ctx),
+            min_protocol => 0 + Net::SSLeay::CTX_get_min_proto_version($ctx),
+            max_protocol => 0 + Net::SSLeay::CTX_get_max_proto_version($ctx),
+            verify_mode => 0 + Net::SSLeay::CTX_get_verify_mode($ctx),
+        );
+        { scenario => $scenario, ctx => sprintf("0x%x", $ctx), settings => \%settings };
+    } @contexts];
+}
+
 sub perform {
     my ($command, $name) = @_;
+    return { contexts => settings() } if $command eq "settings";
     return { scenarios => [sort keys %scenarios] } if $command eq "scenarios";
     return { contexts => told() } if $command eq "stats";
     if ($command eq "run") {
         $scenarios{$name}->($name);
+    } elsif ($command eq "varied") {
+        varied($name);
     } elsif ($command eq "free") {
         for (@contexts) {
             Net::SSLeay::CTX_set_tlsext_servername_callback($_->[1], undef);

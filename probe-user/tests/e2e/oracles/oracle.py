@@ -14,7 +14,20 @@ LIBSSL = ctypes.CDLL("libssl.so.3")
 LIBSSL.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
 LIBSSL.SSL_CTX_ctrl.restype = ctypes.c_long
 LIBSSL.SSL_CTX_set_timeout.argtypes = [ctypes.c_void_p, ctypes.c_long]
+LIBSSL.SSL_CTX_get_timeout.argtypes = [ctypes.c_void_p]
+LIBSSL.SSL_CTX_get_timeout.restype = ctypes.c_long
+LIBSSL.SSL_CTX_set_session_id_context.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
+for _function in ("sess_set_new_cb", "sess_set_get_cb", "sess_set_remove_cb"):
+    getattr(LIBSSL, f"SSL_CTX_{_function}").argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+for _function in ("sess_get_new_cb", "sess_get_get_cb", "sess_get_remove_cb"):
+    getattr(LIBSSL, f"SSL_CTX_{_function}").argtypes = [ctypes.c_void_p]
+    getattr(LIBSSL, f"SSL_CTX_{_function}").restype = ctypes.c_void_p
 SSL_CTRL_SET_SESS_CACHE_SIZE = 42
+SSL_CTRL_GET_SESS_CACHE_SIZE = 43
+SSL_CTRL_SET_SESS_CACHE_MODE = 44
+SSL_CTRL_GET_SESS_CACHE_MODE = 45
+SSL_CTRL_GET_MIN_PROTO_VERSION = 130
+SSL_CTRL_GET_MAX_PROTO_VERSION = 131
 SSL_CTRL_SESS_CB_HIT = 28
 
 TLS12 = ssl.TLSVersion.TLSv1_2
@@ -258,8 +271,61 @@ def told():
     ]
 
 
+def varied(seconds):
+    """Contexts whose settings are not the defaults, each used once."""
+    number = 0
+    for version in (TLS12, TLS13):
+        for tickets in (True, False):
+            number += 1
+            pair = Pair(f"varied {number}", version, tickets)
+            ctx = address(pair.server)
+            LIBSSL.SSL_CTX_set_timeout(ctx, seconds + number)
+            LIBSSL.SSL_CTX_ctrl(ctx, SSL_CTRL_SET_SESS_CACHE_SIZE, 1000 * number, None)
+            LIBSSL.SSL_CTX_ctrl(ctx, SSL_CTRL_SET_SESS_CACHE_MODE, 0x302 if tickets else 0x3, None)
+            LIBSSL.SSL_CTX_set_session_id_context(ctx, b"some name", number)
+            pair.server.num_tickets = number
+            pair.server.verify_mode = ssl.CERT_OPTIONAL if tickets else ssl.CERT_NONE
+            pair.connect()
+
+
+def settings():
+    """What the library's own functions say, and Python's attributes."""
+    said = []
+    for scenario, context in CONTEXTS:
+        ctx = address(context)
+        ctrl = lambda command: LIBSSL.SSL_CTX_ctrl(ctx, command, 0, None)
+        said.append(
+            {
+                "scenario": scenario,
+                "ctx": hex(ctx),
+                "settings": {
+                    "cache_mode": ctrl(SSL_CTRL_GET_SESS_CACHE_MODE),
+                    "cache_size": ctrl(SSL_CTRL_GET_SESS_CACHE_SIZE),
+                    "timeout": LIBSSL.SSL_CTX_get_timeout(ctx),
+                    "num_tickets": context.num_tickets,
+                    "options": int(context.options),
+                    "min_protocol": ctrl(SSL_CTRL_GET_MIN_PROTO_VERSION),
+                    "max_protocol": ctrl(SSL_CTRL_GET_MAX_PROTO_VERSION),
+                    "new_callback": LIBSSL.SSL_CTX_sess_get_new_cb(ctx) is not None,
+                    "get_callback": LIBSSL.SSL_CTX_sess_get_get_cb(ctx) is not None,
+                    "remove_callback": LIBSSL.SSL_CTX_sess_get_remove_cb(ctx) is not None,
+                    "verify_mode": LIBSSL.SSL_CTX_get_verify_mode(ctypes.c_void_p(ctx)),
+                },
+            }
+        )
+    return said
+
+
 def perform(words):
     match words:
+        case ["varied", seconds]:
+            varied(int(seconds))
+        case ["lengthen", seconds]:
+            for _, context in CONTEXTS:
+                timeout = LIBSSL.SSL_CTX_get_timeout(address(context))
+                LIBSSL.SSL_CTX_set_timeout(address(context), timeout + int(seconds))
+        case ["settings"]:
+            return {"contexts": settings()}
         case ["scenarios"]:
             return {"scenarios": list(SCENARIOS)}
         case ["run", name]:

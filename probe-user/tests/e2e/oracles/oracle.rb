@@ -158,8 +158,40 @@ def told
   end
 end
 
+# Contexts whose settings are not the defaults, each used once.
+def varied(seconds)
+  [TLS12, TLS13].product([true, false]).each.with_index(1) do |(version, tickets), number|
+    pair = Pair.new("varied #{number}", version, tickets: tickets)
+    server = pair.server
+    server.timeout = seconds + number
+    server.session_cache_size = 1000 * number
+    server.session_cache_mode = tickets ? CACHE_SERVER | 0x80 : CACHE_SERVER | CACHE_CLIENT
+    server.verify_mode = OpenSSL::SSL::VERIFY_PEER unless tickets
+    server.session_get_cb = ->((_, _)) {} if number == 2
+    server.session_new_cb = ->((_, _)) {} if number == 2
+    pair.connect
+  end
+end
+
+# What Ruby keeps of what it set is said only if it was set.
+def settings
+  CONTEXTS.map do |scenario, context|
+    said = {
+      cache_mode: context.session_cache_mode, cache_size: context.session_cache_size,
+      options: context.options, timeout: context.timeout, verify_mode: context.verify_mode,
+      get_callback: !context.session_get_cb.nil?, new_callback: !context.session_new_cb.nil?,
+      session_id_context_length: context.session_id_context&.length
+    }
+    { scenario: scenario, ctx: format("0x%x", address(context)), settings: said.compact }
+  end
+end
+
 def perform(words)
   case words
+  in ["varied", seconds]
+    varied(Integer(seconds))
+    {}
+  in ["settings"] then { contexts: settings }
   in ["scenarios"] then { scenarios: SCENARIOS.keys }
   in ["run", name]
     SCENARIOS.fetch(name).call(name)

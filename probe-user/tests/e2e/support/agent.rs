@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::LazyLock,
     thread,
@@ -106,6 +107,17 @@ impl Agent {
             let metrics = self.get("/metrics");
             let probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
             probes.into_iter().any(|line| line.contains("library=\"/usr/lib")).then_some(())
+        });
+    }
+
+    /// Waits until the probes of this library are in place. Some process must
+    /// map it.
+    pub(crate) fn wait_until_attached_to(&self, library: &Path) {
+        let label = format!("library=\"{}\"", library.display());
+        eventually(&format!("the agent attaches to {}", library.display()), || {
+            let metrics = self.get("/metrics");
+            let mut probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
+            probes.any(|line| line.contains(&label)).then_some(())
         });
     }
 

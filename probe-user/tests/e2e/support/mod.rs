@@ -3,6 +3,8 @@
 pub(crate) mod agent;
 pub(crate) mod compare;
 pub(crate) mod oracle;
+pub(crate) mod play;
+pub(crate) mod postgres;
 pub(crate) mod tls;
 
 use std::{
@@ -46,6 +48,28 @@ pub(crate) fn private_copy(program: &str) -> (TempDir, PathBuf) {
     let copied = Command::new("cp").arg(program).arg(&copy).status().expect("cp runs");
     assert!(copied.success(), "{program}: {copied}");
     (directory, copy)
+}
+
+/// Where `cargo xtask` puts what it builds and installs.
+pub(crate) fn target() -> &'static Path {
+    let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    ours.parent().expect("it is a directory of the target directory")
+}
+
+/// The one file in a directory of which the name begins so.
+pub(crate) fn file_in(directory: &Path, beginning: &str) -> PathBuf {
+    let entries = std::fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}: run cargo xtask test", directory.display()));
+    let found: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| !path.is_symlink())
+        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(beginning)))
+        .collect();
+    match found.as_slice() {
+        // As the kernel shows it.
+        [file] => file.canonicalize().expect("it is there"),
+        _ => panic!("one {beginning}* in {}: {found:?}", directory.display()),
+    }
 }
 
 /// A port that nobody listens on at the moment.

@@ -70,6 +70,15 @@ impl Oracle {
         Self::start_command(command)
     }
 
+    /// Python, with a libssl of one's own, through its C functions. Both files
+    /// are one where OpenSSL is linked into it statically.
+    pub(crate) fn start_native(libssl: &Path, libcrypto: &Path) -> Self {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(format!("{ORACLES}/native.py"));
+        command.env("LIBSSL", libssl).env("LIBCRYPTO", libcrypto);
+        Self::start_command(command)
+    }
+
     /// Starts a program that speaks the oracles' language.
     pub(crate) fn start_command(mut command: Command) -> Self {
         let certificates = Certificates::get();
@@ -112,6 +121,12 @@ impl Oracle {
     /// What it says of all contexts that it has.
     pub(crate) fn told(&mut self) -> Vec<Told> {
         serde_json::from_value(self.ask("stats")["contexts"].clone()).expect("contexts")
+    }
+
+    /// What it says of the contexts at these addresses.
+    pub(crate) fn told_of(&mut self, contexts: &[String]) -> Vec<Told> {
+        let answer = self.ask(&format!("stats {}", contexts.join(" ")));
+        serde_json::from_value(answer["contexts"].clone()).expect("contexts")
     }
 
     /// Gives a command to which no answer comes.

@@ -5,7 +5,7 @@ use iced_x86::{
     Register,
 };
 
-use super::{RAX, RBP, RSP, decode::is_write, general_register};
+use super::{RAX, RBP, RDX, RSP, decode::is_write, general_register};
 use crate::image::code::{
     CodeSource,
     machine::{Condition, Flags, Increment, Machine},
@@ -117,6 +117,16 @@ fn compute(
         Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar => {
             shift(machine, source, instruction, width)?;
         }
+        Mnemonic::Mul | Mnemonic::Div if width == 8 => {
+            multiply_or_divide(machine, source, instruction);
+        }
+        Mnemonic::Mulx if width == 8 => {
+            let factor = read(machine, source, instruction, 2);
+            let high = machine.register(RDX).multiplied_high(&factor);
+            // Into the same register, the upper half wins.
+            write(machine, instruction, 1, Value::Unknown)?;
+            write(machine, instruction, 0, high)?;
+        }
         _ if instruction.condition_code() != ConditionCode::None => {
             conditional(machine, source, instruction)?;
         }
@@ -200,11 +210,33 @@ fn shift(
                 }
             })
         }
+        (value, Value::Constant(count))
+            if width == 8 && instruction.mnemonic() == Mnemonic::Shr =>
+        {
+            value.shifted_right((count & 63) as u8)
+        }
         _ => Value::Unknown,
     }
     .zero_extended(width);
     machine.flags = Flags::Unknown;
     write(machine, instruction, 0, result)
+}
+
+/// `mul` and `div` of 64 bits: `%rdx:%rax = %rax * operand`, and `%rax`, `%rdx` =
+/// the quotient and the remainder of `%rdx:%rax` by the operand.
+fn multiply_or_divide(machine: &mut Machine, source: &dyn CodeSource, instruction: &Instruction) {
+    let operand = read(machine, source, instruction, 0);
+    let (low, high) = (machine.register(RAX), machine.register(RDX));
+    let (rax, rdx) = if instruction.mnemonic() == Mnemonic::Mul {
+        (Value::Unknown, low.multiplied_high(&operand))
+    } else if *high == Value::Constant(0) {
+        (low.divided_by(&operand), Value::Unknown)
+    } else {
+        (Value::Unknown, Value::Unknown)
+    };
+    machine.set_register(RAX, rax);
+    machine.set_register(RDX, rdx);
+    machine.flags = Flags::Unknown;
 }
 
 /// `cmovcc` and `setcc`.

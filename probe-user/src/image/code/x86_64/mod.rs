@@ -2,9 +2,10 @@
 
 mod decode;
 mod execute;
+mod scan;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
 
@@ -17,6 +18,8 @@ use super::{
 
 /// The number of `%rax`, which holds what a function returns.
 const RAX: usize = 0;
+/// The number of `%rdx`.
+const RDX: usize = 2;
 /// The number of `%rsp`.
 const RSP: usize = 4;
 /// The number of `%rbp`.
@@ -89,6 +92,20 @@ impl Processor for X86_64 {
         instructions: &[Instruction],
     ) -> BTreeSet<u64> {
         tables::targets(source, instructions)
+    }
+
+    fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {
+        Some(scan::changes(code, distances).into_iter().map(|o| at.wrapping_add(o)).collect())
+    }
+
+    fn possible_jumps(
+        &self,
+        source: &dyn CodeSource,
+        code: &[u8],
+        at: u64,
+        into: &[Range<u64>],
+    ) -> Option<Vec<u64>> {
+        Some(scan::jumps(source, code, at, into))
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {

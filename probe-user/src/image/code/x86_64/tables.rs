@@ -8,7 +8,7 @@ use crate::image::code::{
 };
 
 /// Entries of a jump table that are read at most.
-const MAX_TABLE: u64 = 1024;
+pub(super) const MAX_TABLE: u64 = 1024;
 
 /// A table is taken to be at each constant address that the function computes
 /// (entries: 32-bit distances from the table), or that it jumps through

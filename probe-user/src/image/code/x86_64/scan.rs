@@ -1,0 +1,274 @@
+//! Where in x86-64 code something may stand, by its bytes alone: much faster
+//! than decoding, and right in one direction only. What is not found is not
+//! there; what is found may be the inside of another instruction.
+
+use std::ops::Range;
+
+use memchr::{memchr_iter, memchr3_iter, memmem};
+
+use super::tables::MAX_TABLE;
+use crate::image::code::CodeSource;
+
+/// How far a jump of two bytes reaches, from its start: forwards and backwards.
+const SHORT_REACH: u64 = 2 + 0x80;
+
+/// The prefix that cuts addresses to 32 bits.
+const ADDRESS_SIZE: u8 = 0x67;
+
+/// Prefixes that an instruction has at most, as far as is looked for one.
+const PREFIXES: usize = 14;
+
+/// `add` and `sub` of an immediate, `inc`, `dec`, on memory at a distance from
+/// a register that is in a range: the offsets of their opcodes.
+pub(super) fn changes(code: &[u8], distances: &Range<i64>) -> Vec<u64> {
+    memchr3_iter(0x81, 0x83, 0xff, code)
+        .filter(|at| {
+            let operand = &code[at + 1..];
+            // In ModRM stands which operation it is: add and sub, or inc and dec.
+            let operations = if code[*at] == 0xff { [0, 1] } else { [0, 5] };
+            operand.first().is_some_and(|mod_rm| operations.contains(&(mod_rm >> 3 & 7)))
+                && distance(operand).is_some_and(|distance| distances.contains(&distance))
+        })
+        .map(|at| at as u64)
+        .collect()
+}
+
+/// The displacement of a ModRM operand (Intel's manual, volume 2, table 2-2).
+fn distance(operand: &[u8]) -> Option<i64> {
+    let (mod_rm, rest) = operand.split_first()?;
+    let rest = if mod_rm & 7 == 4 { rest.get(1..)? } else { rest };
+    match mod_rm >> 6 {
+        0 => Some(0),
+        1 => Some(i64::from(rest.first()?.cast_signed())),
+        2 => Some(i64::from(i32::from_le_bytes(*rest.first_chunk()?))),
+        _ => None,
+    }
+}
+
+/// Jumps and branches into ranges that are sorted: the addresses of their
+/// opcodes. Also of what computes the address of a table that leads there.
+pub(super) fn jumps(
+    source: &dyn CodeSource,
+    code: &[u8],
+    address: u64,
+    into: &[Range<u64>],
+) -> Vec<u64> {
+    let (Some(first), Some(last)) = (into.first(), into.last()) else { return Vec::new() };
+    let around = first.start..last.end;
+    let is_hit = |target: u64| {
+        around.contains(&target) && crate::image::jumps::containing(into, target).is_some()
+    };
+    let mut found = Vec::new();
+    // The place that a 32-bit distance leads to, which stands at the end of an
+    // instruction.
+    let near = |at: usize| -> Option<u64> {
+        let distance = i32::from_le_bytes(*code.get(at..)?.first_chunk()?);
+        Some(address.wrapping_add(at as u64 + 4).wrapping_add_signed(i64::from(distance)))
+    };
+    for at in memchr_iter(0xe9, code) {
+        if near(at + 1).is_some_and(is_hit) {
+            found.push(address.wrapping_add(at as u64));
+        }
+    }
+    for at in memchr_iter(0x0f, code) {
+        if code.get(at + 1).is_some_and(|byte| byte & 0xf0 == 0x80)
+            && near(at + 2).is_some_and(is_hit)
+        {
+            found.push(address.wrapping_add(at as u64));
+        }
+    }
+    found.extend(short_jumps(code, address, into));
+    let mut tables = Tables { source, is_hit: &is_hit };
+    // `lea table(%rip),%reg`
+    for at in memchr_iter(0x8d, code) {
+        if code.get(at + 1).is_some_and(|mod_rm| mod_rm & 0xc7 == 5)
+            && let Some(table) = near(at + 2)
+            && (tables.distances_lead_there(table)
+                || is_cut(code, at) && tables.distances_lead_there(table & 0xffff_ffff))
+        {
+            found.push(address.wrapping_add(at as u64));
+        }
+    }
+    // `jmp *table(,%reg,8)`
+    for at in memmem::find_iter(code, &[0xff, 0x24]) {
+        if let Some([sib, rest @ ..]) = code.get(at + 2..)
+            && sib & 0xc7 == 0xc5
+            && let Some(table) = rest.first_chunk().map(|bytes| i32::from_le_bytes(*bytes))
+            && (tables.addresses_lead_there(i64::from(table).cast_unsigned())
+                || is_cut(code, at)
+                    && tables.addresses_lead_there(u64::from(table.cast_unsigned())))
+        {
+            found.push(address.wrapping_add(at as u64));
+        }
+    }
+    found
+}
+
+/// Whether the opcode at an offset may have the prefix that cuts addresses.
+fn is_cut(code: &[u8], at: usize) -> bool {
+    code[at.saturating_sub(PREFIXES)..at].contains(&ADDRESS_SIZE)
+}
+
+/// `jmp`, `jcc`, `loop` and `jrcxz` of two bytes, around each range.
+fn short_jumps(code: &[u8], address: u64, into: &[Range<u64>]) -> Vec<u64> {
+    let mut found = Vec::new();
+    for range in into {
+        let before = range.start.saturating_sub(SHORT_REACH)..range.start;
+        let behind = range.end..range.end.saturating_add(SHORT_REACH);
+        for at in before.chain(behind) {
+            let offset = at.checked_sub(address).and_then(|offset| usize::try_from(offset).ok());
+            let Some([opcode, distance, ..]) = offset.and_then(|offset| code.get(offset..)) else {
+                continue;
+            };
+            let target = at.wrapping_add(2).wrapping_add_signed(i64::from(distance.cast_signed()));
+            if matches!(opcode, 0xeb | 0x70..=0x7f | 0xe0..=0xe3) && range.contains(&target) {
+                found.push(at);
+            }
+        }
+    }
+    found
+}
+
+/// Jump tables as [`super::tables`] reads them, without the functions that they
+/// belong to: they may seem longer than they are.
+struct Tables<'s> {
+    source: &'s dyn CodeSource,
+    is_hit: &'s dyn Fn(u64) -> bool,
+}
+
+impl Tables<'_> {
+    /// Whether an entry of a table of 32-bit distances leads into the ranges.
+    fn distances_lead_there(&mut self, table: u64) -> bool {
+        let entry = |i: u64| {
+            let distance = self.source.constant(table.wrapping_add(i * 4), 4)? as u32;
+            Some(table.wrapping_add_signed(i64::from(distance.cast_signed())))
+        };
+        self.lead_there((0..MAX_TABLE).map_while(entry))
+    }
+
+    /// Whether an entry of a table of 64-bit addresses leads into the ranges.
+    fn addresses_lead_there(&mut self, table: u64) -> bool {
+        let entry = |i: u64| self.source.constant(table.wrapping_add(i * 8), 8);
+        self.lead_there((0..MAX_TABLE).map_while(entry))
+    }
+
+    fn lead_there(&self, mut targets: impl Iterator<Item = u64>) -> bool {
+        targets
+            .by_ref()
+            .take_while(|target| self.source.code(*target).is_some())
+            .any(|target| (self.is_hit)(target))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::image::{
+        Elf,
+        code::{
+            flow,
+            instruction::{Control, Effect, Instruction},
+        },
+        unwind::FunctionRanges,
+    };
+
+    /// What decoding finds in the whole of this program, its bytes tell too.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn nothing_that_decoding_finds_is_missed() {
+        let elf = Elf::open(Path::new("/proc/self/exe")).expect("this program can be read");
+        let ranges = FunctionRanges::read(&elf);
+        let into: Vec<Range<u64>> = ranges.iter().step_by(11).cloned().collect();
+        let distances = i64::MIN..i64::MAX;
+        let (mut jumped, mut changed) = (Vec::new(), Vec::new());
+        for (address, code) in elf.executable() {
+            jumped.extend(jumps(&elf, code, address, &into));
+            changed.extend(changes(code, &distances).into_iter().map(|at| address + at));
+        }
+        jumped.sort_unstable();
+        changed.sort_unstable();
+        let is_in = |found: &[u64], instruction: &Instruction| {
+            let first = found.partition_point(|at| *at < instruction.address);
+            found.get(first).is_some_and(|at| *at < instruction.end())
+        };
+        let leads_there = |target: u64| crate::image::jumps::containing(&into, target).is_some();
+        let mut seen_tables = 0;
+        for range in ranges.iter() {
+            let Ok(instructions) = flow::decode(&elf, range) else { continue };
+            for instruction in &instructions {
+                let jump = instruction.jump_target().filter(|target| !range.contains(target));
+                if jump.is_some_and(leads_there) {
+                    assert!(is_in(&jumped, instruction), "{instruction:x?}");
+                }
+                let change = matches!(instruction.effect, Effect::Change { displacement, .. }
+                    if distances.contains(&displacement));
+                if change {
+                    assert!(is_in(&changed, instruction), "{instruction:x?}");
+                }
+            }
+            if !instructions.iter().any(|i| matches!(i.control, Control::JumpThrough(_))) {
+                continue;
+            }
+            let targets = super::super::tables::targets(&elf, &instructions);
+            if targets.into_iter().any(|t| !range.contains(&t) && leads_there(t)) {
+                seen_tables += 1;
+                let first = jumped.partition_point(|at| *at < range.start);
+                assert!(jumped.get(first).is_some_and(|at| *at < range.end), "{range:x?}");
+            }
+        }
+        assert!(seen_tables > 0, "a program of this size has switches");
+    }
+
+    #[test]
+    fn jumps_and_tables_are_found_by_their_bytes() {
+        struct Bytes(&'static [u8]);
+        impl CodeSource for Bytes {
+            fn processor(&self) -> &'static dyn crate::image::code::processor::Processor {
+                &super::super::X86_64
+            }
+            fn code(&self, address: u64) -> Option<&[u8]> {
+                self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+            }
+            fn constant(&self, address: u64, width: usize) -> Option<u64> {
+                let bytes = self.code(address)?.get(..width)?;
+                Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+            }
+            fn import_at(&self, _: u64) -> Option<&str> {
+                None
+            }
+        }
+        // 1000: jmp 1020 / 1005: jne 1020 / 100b: lea 1018(%rip),%rdx / 1012: jmp *%rax /
+        // 1018: the table: 1022 / 101e: jmp 1020 / 1020: ret / 1022: ret
+        let code: &[u8] = &[
+            0xe9, 0x1b, 0, 0, 0, 0x0f, 0x85, 0x15, 0, 0, 0, 0x48, 0x8d, 0x15, 0x06, 0, 0, 0, 0xff,
+            0xe0, 0x90, 0x90, 0x90, 0x90, 0x0a, 0, 0, 0, 0x90, 0x90, 0xeb, 0x00, 0xc3, 0x90, 0xc3,
+        ];
+        let into = [0x1020..0x1023];
+        let mut found = jumps(&Bytes(code), code, 0x1000, &into);
+        found.sort_unstable();
+        assert_eq!(found, [0x1000, 0x1005, 0x100c, 0x101e]);
+        assert!(jumps(&Bytes(code), code, 0x1000, &[0x1030..0x1040]).is_empty());
+    }
+
+    #[test]
+    fn changes_are_found_by_their_bytes() {
+        let forms: [&[u8]; 5] = [
+            // lock addl $1,0x8c(%rax)
+            &[0xf0, 0x83, 0x80, 0x8c, 0, 0, 0, 1],
+            // lock incl 0x90(%r14)
+            &[0xf0, 0x41, 0xff, 0x86, 0x90, 0, 0, 0],
+            // subl $1,0x78(%r12)
+            &[0x41, 0x83, 0x6c, 0x24, 0x78, 1],
+            // addl $1,0x7c(%rdi), with an immediate of four bytes
+            &[0x81, 0x47, 0x7c, 1, 0, 0, 0],
+            // decl 0x84(%rcx)
+            &[0xff, 0x89, 0x84, 0, 0, 0],
+        ];
+        for form in forms {
+            assert_eq!(changes(form, &(0x78..0xa4)).len(), 1, "{form:x?}");
+            assert!(changes(form, &(0xa4..0xa8)).is_empty(), "{form:x?}");
+        }
+    }
+}

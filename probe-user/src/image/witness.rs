@@ -1,0 +1,374 @@
+//! Second witnesses: an offset is believed if two places of the file say so
+//! that do not share an instruction.
+//!
+//! The accessor that an offset was learnt from may have been read wrongly, or
+//! be another function than its symbol says. Somewhere else in the file, the
+//! same field is used by other code. Where there are several other witnesses,
+//! one that agrees is enough: that two independent ones err by the same amount
+//! is not to be expected, and that one of them cannot be read in some build is.
+
+use probe_common::COUNTERS;
+
+use super::{
+    code::{
+        explore::{self, TRACE_BOUNDS, Trace},
+        machine::Increment,
+        value::{Base, Field, Value, mask},
+    },
+    elf::Elf,
+    gap::{FieldGap, Gap},
+    increments,
+    jumps::Jumps,
+    layout::{Companion, Evidence, LearntLayout},
+    unwind::FunctionRanges,
+};
+
+/// From the first counter to `references`, the next member of the struct
+/// (`ssl/ssl_local.h`, 1.1.1 to 4.0).
+const TO_REFERENCES: i64 = 0x2c;
+
+/// The same where the counters are behind a lock: the pointer to it is between them.
+const TO_REFERENCES_WITH_LOCK: i64 = 0x38;
+
+/// Increments that may be missing: some compilers compute the addresses of two
+/// counters first.
+const MISSING_INCREMENTS: usize = 2;
+
+/// What one place of a file says of a field.
+struct Witness {
+    /// The place.
+    place: String,
+    /// The offsets that it may mean; none if it does not speak.
+    says: Vec<i64>,
+}
+
+impl Witness {
+    fn new(place: impl Into<String>, mut says: Vec<i64>) -> Self {
+        says.sort_unstable();
+        says.dedup();
+        Self { place: place.into(), says }
+    }
+}
+
+/// Takes away every offset that no second witness confirms.
+pub fn confirm(elf: &Elf, companion: &Companion<'_>, learnt: &mut LearntLayout) {
+    let mut court = Court { elf, companion, learnt };
+    let references = court.references();
+    court.block(&references);
+    court.sessions();
+    court.num_items();
+    court.connection();
+}
+
+struct Court<'e, 'l> {
+    elf: &'e Elf,
+    companion: &'e Companion<'e>,
+    learnt: &'l mut LearntLayout,
+}
+
+impl Court<'_, '_> {
+    fn trace(&self, function: &str, arguments: &[Value]) -> Trace {
+        trace(self.elf, function, arguments)
+    }
+
+    /// Keeps a field if a witness agrees with it.
+    fn keep(&mut self, field: &str, said: Option<u32>, witnesses: Vec<Witness>) -> Option<u32> {
+        let said = said?;
+        let agrees = witnesses.iter().find(|w| w.says.contains(&i64::from(said)));
+        if let Some(witness) = agrees {
+            self.learnt.witnesses.push(Evidence {
+                field: field.to_owned(),
+                question: witness.place.clone(),
+                answer: format!("{said:#x}"),
+            });
+            return Some(said);
+        }
+        self.drop_field(field, &witnesses);
+        None
+    }
+
+    fn drop_field(&mut self, field: &str, witnesses: &[Witness]) {
+        let one = self.said(field);
+        let reason = match witnesses.iter().find(|witness| !witness.says.is_empty()) {
+            Some(Witness { place, says }) => {
+                let says: Vec<String> = says.iter().map(|offset| format!("{offset:#x}")).collect();
+                Gap::Contradiction { one, other: format!("{place}: {}", says.join(" or ")) }
+            }
+            None => Gap::Unconfirmed { one },
+        };
+        self.forget(field, reason);
+    }
+
+    /// What the first witness of a field says, for people.
+    fn said(&self, field: &str) -> String {
+        let of_field = |evidence: &&Evidence| evidence.field == field;
+        self.learnt.evidence.iter().find(of_field).map_or_else(
+            || format!("what is said of {field}"),
+            |evidence| format!("{} -> {}", evidence.question, evidence.answer),
+        )
+    }
+
+    fn forget(&mut self, field: &str, reason: Gap) {
+        self.learnt.evidence.retain(|evidence| evidence.field != field);
+        self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
+    }
+
+    /// What `SSL_CTX_up_ref` adds one to, `SSL_CTX_free` takes one from; and it
+    /// stands behind the counters. Returns all that is said of it.
+    fn references(&mut self) -> Vec<i64> {
+        let free = self.trace("SSL_CTX_free", &[Value::argument(0)]);
+        let freed: Vec<i64> = changed_by(&free.changes, -1, 4).collect();
+        let behind = self.first_counter().map(|first| first + TO_REFERENCES);
+        let witnesses = vec![
+            Witness::new("SSL_CTX_free takes one from an int", freed.clone()),
+            Witness::new("the members behind the counters", behind.into_iter().collect()),
+        ];
+        let said = self.learnt.layout.references;
+        self.learnt.layout.references = self.keep("references", said, witnesses);
+        let mut all = freed;
+        all.extend(said.map(i64::from));
+        all
+    }
+
+    /// Where the block begins, if all counters that are known say the same.
+    fn first_counter(&self) -> Option<i64> {
+        let mut starts = (0_i64..)
+            .zip(&self.learnt.layout.counters)
+            .filter_map(|(i, offset)| Some(i64::from((*offset)?) - 4 * i));
+        let start = starts.next()?;
+        starts.all(|other| other == start).then_some(start)
+    }
+
+    /// The counters stand before `references`, and the instructions that change
+    /// them say where they are.
+    fn block(&mut self, references: &[i64]) {
+        let Some(start) = self.first_counter() else {
+            // Some are not known, and the others do not stand in a row.
+            let row = Witness::new("the sources, where the counters stand in a row", Vec::new());
+            self.drop_counters(&row);
+            return;
+        };
+        // Behind them in the struct is a pointer: they begin at a multiple of 8.
+        let aligned = start % 8 == 0;
+        let before =
+            references.iter().flat_map(|r| [r - TO_REFERENCES, r - TO_REFERENCES_WITH_LOCK]);
+        let before = Witness::new("the member behind the counters", before.collect());
+        let agrees = aligned && before.says.contains(&start);
+        let witnesses = if agrees { vec![before] } else { vec![before, self.incremented(start)] };
+        let mut gaps = Vec::new();
+        for (i, counter) in (0_u32..).zip(COUNTERS) {
+            let Some(said) = self.learnt.layout.counters[counter as usize] else { continue };
+            let of_counter = witnesses
+                .iter()
+                .map(|w| {
+                    let says = w.says.iter().map(|start| start + i64::from(4 * i)).collect();
+                    Witness::new(w.place.clone(), if aligned { says } else { Vec::new() })
+                })
+                .collect();
+            gaps.push((counter, self.keep(counter.name(), Some(said), of_counter)));
+        }
+        for (counter, kept) in gaps {
+            self.learnt.layout.counters[counter as usize] = kept;
+        }
+    }
+
+    fn drop_counters(&mut self, witness: &Witness) {
+        for counter in COUNTERS {
+            if self.learnt.layout.counters[counter as usize].take().is_some() {
+                let other = witness.place.clone();
+                let one = self.said(counter.name());
+                self.forget(counter.name(), Gap::Contradiction { one, other });
+            }
+        }
+    }
+
+    /// The increments of a block that begins there, if they are those of the sources.
+    fn incremented(&self, start: i64) -> Witness {
+        let place = "the instructions that change counters";
+        let Ok(block) = u32::try_from(start) else { return Witness::new(place, Vec::new()) };
+        let functions = FunctionRanges::read(self.elf);
+        let mut jumps = Jumps::new(self.elf, &functions);
+        let sites = increments::find(self.elf, &functions, &mut jumps, block);
+        let mut missing = 0;
+        for counter in COUNTERS {
+            let found = sites.iter().filter(|site| site.counter == counter).count();
+            let expected = increments::in_the_sources(counter);
+            if found > expected {
+                return Witness::new(place, Vec::new());
+            }
+            missing += expected - found;
+        }
+        let agree = missing <= MISSING_INCREMENTS;
+        Witness::new(place, if agree { vec![start] } else { Vec::new() })
+    }
+
+    /// `SSL_CTX_sessions` returns it; a connection looks sessions up in it.
+    fn sessions(&mut self) {
+        let exported = self.trace("SSL_CTX_sessions", &[Value::argument(0)]);
+        let exported = exported.answers.iter().filter_map(field_of_argument).collect();
+        let looked_up = self.looked_up_in().into_iter().map(|(_, sessions)| sessions).collect();
+        let passed = ["SSL_CTX_remove_session", "SSL_CTX_add_session", "SSL_CTX_flush_sessions"]
+            .into_iter()
+            .flat_map(|function| self.passed_to_hash(function))
+            .collect();
+        let witnesses = vec![
+            Witness::new("SSL_CTX_sessions(arg0)", exported),
+            Witness::new("SSL_has_matching_session_id looks it up there", looked_up),
+            Witness::new("the hash that sessions are put into and removed from", passed),
+        ];
+        let said = self.learnt.layout.sessions;
+        self.learnt.layout.sessions = self.keep("sessions", said, witnesses);
+    }
+
+    /// `SSL_has_matching_session_id(ssl, id, 0)` looks a session up in
+    /// `ssl->session_ctx->sessions`: both offsets.
+    fn looked_up_in(&self) -> Vec<(i64, i64)> {
+        let zero = Value::Constant(0);
+        let arguments = [Value::argument(0), Value::argument(1), zero];
+        let trace = self.trace("SSL_has_matching_session_id", &arguments);
+        trace
+            .calls
+            .iter()
+            .filter(|call| self.is_of_hash(&call.target))
+            .filter_map(|call| {
+                let sessions = pointer(&call.arguments[0])?;
+                let Base::Field(session_ctx) = &sessions.base else { return None };
+                let connection = of_argument(session_ctx)?;
+                Some((connection, sessions.offset))
+            })
+            .collect()
+    }
+
+    /// Fields of its first argument that a function passes to functions of the hash.
+    fn passed_to_hash(&self, function: &str) -> Vec<i64> {
+        let trace = self.trace(function, &[Value::argument(0), Value::argument(1)]);
+        let calls = trace.calls.iter().filter(|call| self.is_of_hash(&call.target));
+        calls.filter_map(|call| field_of_argument(&call.arguments[0])).collect()
+    }
+
+    /// Whether a call goes to one of the functions of `crypto/lhash/lhash.c`.
+    fn is_of_hash(&self, target: &Value) -> bool {
+        const FUNCTIONS: [&str; 6] = [
+            "OPENSSL_LH_retrieve",
+            "OPENSSL_LH_insert",
+            "OPENSSL_LH_delete",
+            "OPENSSL_LH_get_down_load",
+            "OPENSSL_LH_set_down_load",
+            "OPENSSL_LH_doall_arg",
+        ];
+        FUNCTIONS.iter().any(|function| self.is_function(target, function))
+    }
+
+    fn is_function(&self, target: &Value, name: &str) -> bool {
+        match target {
+            Value::Pointer { base: Base::Import(import), offset: 0 } => &**import == name,
+            Value::Constant(address) => {
+                self.elf.function(name).is_some_and(|symbol| symbol.address == *address)
+                    || explore::import_called_at(self.elf, *address).as_deref() == Some(name)
+            }
+            _ => false,
+        }
+    }
+
+    /// `down_load` stands before it in the hash, and has an accessor of its own
+    /// (`crypto/lhash/lhash_local.h`, 1.1.1 to 4.0); `OPENSSL_LH_delete` takes one from it.
+    fn num_items(&mut self) {
+        let elf = match self.companion {
+            // OpenSSL is linked statically: the hash is in the file itself.
+            _ if self.elf.function("OPENSSL_LH_num_items").is_some() => self.elf,
+            Companion::Found(elf) => elf,
+            _ => return,
+        };
+        let hash = [Value::argument(0), Value::argument(1)];
+        let before = trace(elf, "OPENSSL_LH_get_down_load", &hash);
+        let before = before.answers.iter().filter_map(field_of_argument).map(|o| o + 8).collect();
+        let delete = trace(elf, "OPENSSL_LH_delete", &hash);
+        let witnesses = vec![
+            Witness::new("the member behind the one of OPENSSL_LH_get_down_load", before),
+            Witness::new(
+                "OPENSSL_LH_delete takes one from it",
+                changed_by(&delete.changes, -1, 8).collect(),
+            ),
+        ];
+        let said = self.learnt.layout.num_items;
+        self.learnt.layout.num_items = self.keep("num_items", said, witnesses);
+    }
+
+    /// `SSL_get_ciphers` falls back to those of `ssl->ctx`, which
+    /// `SSL_CTX_get_ciphers` returns; `SSL_set_SSL_CTX` frees `ssl->ctx`;
+    /// `SSL_free` frees both.
+    fn connection(&mut self) {
+        let ciphers = self.trace("SSL_CTX_get_ciphers", &[Value::argument(0)]);
+        let ciphers: Vec<i64> = ciphers.answers.iter().filter_map(field_of_argument).collect();
+        let through = self.trace("SSL_get_ciphers", &[Value::argument(0)]);
+        let through = through.answers.iter().filter_map(|answer| {
+            let field = pointer(answer)?;
+            let Base::Field(ctx) = &field.base else { return None };
+            ciphers.contains(&field.offset).then(|| of_argument(ctx))?
+        });
+        let through = through.collect();
+        let set = self.trace("SSL_set_SSL_CTX", &[Value::argument(0), Value::argument(1)]);
+        let set = self.freed_by(&set);
+        let freed = self.trace("SSL_free", &[Value::argument(0)]);
+        let freed = self.freed_by(&freed);
+        let witnesses = vec![
+            Witness::new("SSL_get_ciphers, through the SSL_CTX", through),
+            Witness::new("SSL_set_SSL_CTX frees it", set),
+            Witness::new("SSL_free frees it", freed.clone()),
+        ];
+        let said = self.learnt.layout.ssl_to_ctx;
+        self.learnt.layout.ssl_to_ctx = self.keep("ssl_to_ctx", said, witnesses);
+
+        let Some(ctx) = self.learnt.layout.ssl_to_ctx.map(i64::from) else {
+            if self.learnt.layout.ssl_to_session_ctx.take().is_some() {
+                self.forget("ssl_to_session_ctx", Gap::DependsOn { on: "ssl_to_ctx" });
+            }
+            return;
+        };
+        let looked_up = self.looked_up_in().into_iter().map(|(connection, _)| connection);
+        let not_ctx = |offset: &i64| *offset != ctx;
+        let witnesses = vec![
+            Witness::new(
+                "SSL_has_matching_session_id, through it",
+                looked_up.filter(not_ctx).collect(),
+            ),
+            Witness::new("SSL_free frees it", freed.into_iter().filter(not_ctx).collect()),
+        ];
+        let said = self.learnt.layout.ssl_to_session_ctx;
+        self.learnt.layout.ssl_to_session_ctx = self.keep("ssl_to_session_ctx", said, witnesses);
+    }
+
+    /// Fields of its first argument that a function passes to `SSL_CTX_free`.
+    fn freed_by(&self, trace: &Trace) -> Vec<i64> {
+        let frees = trace.calls.iter().filter(|c| self.is_function(&c.target, "SSL_CTX_free"));
+        frees.filter_map(|call| field_of_argument(&call.arguments[0])).collect()
+    }
+}
+
+fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
+    let Some(symbol) = elf.function(function) else { return Trace::default() };
+    let machine = explore::called_with(elf.processor().convention(), arguments);
+    explore::trace(elf, symbol.address, machine, TRACE_BOUNDS)
+}
+
+/// Fields of the first argument that are changed by so much.
+fn changed_by(changes: &[Increment], amount: i64, width: u8) -> impl Iterator<Item = i64> {
+    let amount = Value::Constant(amount as u64 & mask(width));
+    changes
+        .iter()
+        .filter(move |change| change.field.width == width && change.amount == amount)
+        .filter_map(|change| of_argument(&change.field))
+}
+
+/// The field, if a value is all of one of 64 bits.
+fn pointer(value: &Value) -> Option<&Field> {
+    value.as_field().filter(|field| field.width == 8)
+}
+
+fn field_of_argument(value: &Value) -> Option<i64> {
+    of_argument(pointer(value)?)
+}
+
+fn of_argument(field: &Field) -> Option<i64> {
+    (field.base == Base::Argument(0)).then_some(field.offset)
+}
