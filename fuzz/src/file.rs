@@ -2,14 +2,14 @@
 
 use std::hint::black_box;
 
-use crate::image::{Elf, Image, companion, unwind::FunctionRanges, version};
+use crate::image::{Elf, Image, companion, family, unwind::FunctionRanges, version};
 
 /// Reads the bytes as a file, and asks what learning asks.
 pub fn read(bytes: &[u8]) {
     let Ok(elf) = Elf::parse(bytes.to_vec()) else { return };
     black_box((elf.processor(), elf.build_id(), elf.needed(), elf.soname()));
     black_box((Image::is_openssl(&elf), companion::libcrypto_name(&elf)));
-    black_box(version::openssl_version(&elf));
+    black_box(version::of(family::Family::of(&elf), &elf));
     let ranges = FunctionRanges::read(&elf);
     for range in ranges.iter() {
         black_box(elf.function_name(range.start));

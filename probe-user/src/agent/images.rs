@@ -425,7 +425,7 @@ mod tests {
         let first = images.attach(&mut NoKernel, &[library(1)]);
         assert!(first[0].reason.contains("not a readable"), "{first:?}");
 
-        // A readable one takes its place, in the same inode: no gap, if it were read.
+        // A readable one takes its place, in the same inode.
         let own = fs::read("/proc/self/exe").expect("this program can be read");
         File::options()
             .write(true)
@@ -438,7 +438,8 @@ mod tests {
         assert_eq!(gaps.len(), 20);
         assert!(gaps.iter().all(|gap| gap.reason == first[0].reason), "{gaps:?}");
 
+        // Whatever it is taken for: read anew, something else is said of it.
         let fresh = Images::new(PlanChoice::Auto).attach(&mut NoKernel, &[library(1)]);
-        assert!(fresh.is_empty(), "read anew, it is no libssl: {fresh:?}");
+        assert!(fresh.iter().all(|gap| gap.reason != first[0].reason), "{fresh:?}");
     }
 }
