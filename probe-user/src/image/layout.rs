@@ -13,7 +13,7 @@ use super::{
     elf::Elf,
     family::{Accessors, Family},
     gap::{FieldGap, Gap},
-    references,
+    loaded, references,
 };
 
 /// No `SSL_CTX` or `SSL` of any version is larger (4.0.3: 0xd80 or so).
@@ -354,7 +354,8 @@ impl Learner<'_> {
     /// back to `session_ctx` and returns it (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
     fn connection(&mut self) {
         let result = ask(self.elf, "SSL_get_SSL_CTX", &[Value::argument(0)], &[])
-            .and_then(|asked| pointer_field("ssl_to_ctx", &asked));
+            .and_then(|asked| pointer_field("ssl_to_ctx", &asked))
+            .or_else(|gap| self.loaded("ssl_to_ctx", &loaded::ON_CTX, gap));
         self.learnt.layout.ssl_to_ctx = self.settle("ssl_to_ctx", result);
 
         let result = match self.learnt.layout.ssl_to_ctx {
@@ -368,10 +369,32 @@ impl Learner<'_> {
                 let arguments = [Value::argument(0), Value::Constant(0)];
                 ask(self.elf, "SSL_set_SSL_CTX", &arguments, &[field])
                     .and_then(|asked| pointer_field("ssl_to_session_ctx", &asked))
+                    .or_else(|gap| self.loaded("ssl_to_session_ctx", &loaded::ON_SESSION_CTX, gap))
             }
             None => Err(Gap::DependsOn { on: "ssl_to_ctx" }),
         };
         self.learnt.layout.ssl_to_session_ctx = self.settle("ssl_to_session_ctx", result);
+    }
+
+    /// Where the function that says it is not in the file, since a linker took it
+    /// away: the increments say it as well.
+    fn loaded(
+        &self,
+        field: &'static str,
+        counters: &[Counter],
+        gap: Gap,
+    ) -> Result<(u32, String, String), Gap> {
+        if !matches!(gap, Gap::NoSymbol { .. }) {
+            return Err(gap);
+        }
+        let found = self
+            .learnt
+            .layout
+            .block()
+            .and_then(|block| loaded::only_field(self.elf, block, counters));
+        let offset = plausible(field, found.ok_or(gap)?, 8)?;
+        let question = format!("the increments of {}", counters[0].name());
+        Ok((offset, question, format!("load the context from u64[connection+{offset:#x}]")))
     }
 
     /// The counters are members of one struct: eleven `int`s in a row, in the

@@ -10,6 +10,7 @@ pub mod gap;
 pub mod increments;
 pub mod jumps;
 pub mod layout;
+mod loaded;
 pub mod plan;
 mod proof;
 mod references;

@@ -20,6 +20,7 @@ use super::{
     increments,
     jumps::Jumps,
     layout::{Companion, Evidence, LearntLayout},
+    loaded,
     unwind::FunctionRanges,
 };
 
@@ -331,12 +332,27 @@ impl Court<'_, '_> {
         if self.learnt.layout.ssl_to_session_ctx.is_none() {
             self.session_ctx_in_part(&looked_up);
         }
-        let witnesses = vec![
+        let mut witnesses = vec![
             Witness::new("SSL_has_matching_session_id, through it", looked_up),
             Witness::new("SSL_free frees it", freed.into_iter().filter(not_ctx).collect()),
         ];
         let said = self.learnt.layout.ssl_to_session_ctx;
+        // It takes a look at many functions: only where the others do not speak.
+        if witnesses.iter().all(|witness| witness.says.is_empty())
+            && self.is_said_by("ssl_to_session_ctx", "SSL_set_SSL_CTX")
+            && let Some(block) = self.learnt.layout.block()
+        {
+            let loaded = loaded::only_field(self.elf, block, &loaded::ON_SESSION_CTX);
+            let place = "the increments on the context that a connection began with";
+            witnesses.push(Witness::new(place, loaded.into_iter().filter(not_ctx).collect()));
+        }
         self.learnt.layout.ssl_to_session_ctx = self.keep("ssl_to_session_ctx", said, witnesses);
+    }
+
+    /// Whether a field was learnt from this function.
+    fn is_said_by(&self, field: &str, function: &str) -> bool {
+        let mut evidence = self.learnt.evidence.iter();
+        evidence.any(|e| e.field == field && e.question.starts_with(function))
     }
 
     /// Where `SSL_set_SSL_CTX(ssl, NULL)` cannot be followed to all of its ends
@@ -372,14 +388,18 @@ impl Court<'_, '_> {
     }
 }
 
-fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
+pub(super) fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
     let Some(symbol) = elf.function(function) else { return Trace::default() };
     let machine = explore::called_with(elf.processor().convention(), arguments);
     explore::trace(elf, symbol.address, machine, TRACE_BOUNDS)
 }
 
 /// Fields of the first argument that are changed by so much.
-fn changed_by(changes: &[Increment], amount: i64, width: u8) -> impl Iterator<Item = i64> {
+pub(super) fn changed_by(
+    changes: &[Increment],
+    amount: i64,
+    width: u8,
+) -> impl Iterator<Item = i64> {
     let amount = Value::Constant(amount as u64 & mask(width));
     changes
         .iter()

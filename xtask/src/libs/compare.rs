@@ -54,7 +54,7 @@ pub(super) struct Compared {
 }
 
 /// Lets sslsess learn the library in a directory, and compares.
-pub(super) fn compare(agent: &Path, directory: &PathBuf) -> anyhow::Result<Compared> {
+pub(super) fn compare(agent: &Path, directory: &Path) -> anyhow::Result<Compared> {
     let library = Library::read(directory)
         .with_context(|| format!("{} has no library.json", directory.display()))?;
     let file = directory.join(&library.file);
