@@ -163,9 +163,9 @@ pub(super) fn ask(
     arguments: &[Value],
     non_null: &[Field],
 ) -> Result<Asked, Gap> {
-    let entry =
-        entry(elf, function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    ask_at(elf, function, entry, arguments, non_null)
+    let symbol =
+        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+    ask_at(elf, function, symbol.address, arguments, non_null)
 }
 
 /// Asks the function at an address; `function` is its name in evidence.
@@ -188,17 +188,6 @@ pub(super) fn ask_at(
     )?;
     let arguments: Vec<String> = arguments.iter().map(Value::to_string).collect();
     Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
-}
-
-/// Where a function begins: by its name, or by its address where a call was not
-/// followed to the function of the same file.
-fn entry(elf: &Elf, function: &str) -> Option<u64> {
-    elf.function(function).map(|symbol| symbol.address).or_else(|| address(function))
-}
-
-/// The address that stands for a function of the same file.
-fn address(function: &str) -> Option<u64> {
-    u64::from_str_radix(function.strip_prefix("0x")?, 16).ok()
 }
 
 impl Asked {
@@ -438,6 +427,9 @@ fn num_items_of_companion(
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
+    // A call that was not followed, of a function in the same file.
+    let within = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let function = within.and_then(|address| libssl.function_name(address)).unwrap_or(function);
     // Another function of the hash would answer as well.
     if !function.to_ascii_lowercase().ends_with("lh_num_items") {
         return Err(Gap::UnexpectedAnswer {
@@ -448,7 +440,7 @@ fn num_items_of_companion(
     }
     let elf = match companion {
         Companion::Within => libssl,
-        _ if address(function).is_some() => libssl,
+        _ if within.is_some() => libssl,
         Companion::Found(elf) => elf,
         Companion::Missing(library) => {
             return Err(Gap::NoCompanion { library: library.clone() });
@@ -457,7 +449,6 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
-    let function = address(function).and_then(|at| elf.function_name(at)).unwrap_or(function);
     pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
 }
 

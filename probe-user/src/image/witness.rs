@@ -276,6 +276,7 @@ impl Court<'_, '_> {
     fn num_items(&mut self) {
         let elf = match self.companion {
             // OpenSSL is linked statically: the hash is in the file itself.
+            Companion::Within => self.elf,
             _ if self.elf.function("OPENSSL_LH_num_items").is_some() => self.elf,
             Companion::Found(elf) => elf,
             _ => return,
