@@ -45,21 +45,7 @@ enum Verb {
     },
     /// Build libraries of OpenSSL in many releases and ways, learn each, and
     /// compare with the truth; writes docs/libraries.md.
-    Libs {
-        /// Only those whose names contain one of these; the table is then not written.
-        #[arg(value_name = "FILTER")]
-        filters: Vec<String>,
-        /// Only list them.
-        #[arg(long)]
-        list: bool,
-        /// Only build what is missing.
-        #[arg(long)]
-        no_learn: bool,
-        /// Change those that are built in many ways, N of each kind, and learn
-        /// each: none may be believed wrongly.
-        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
-        mutate: Option<usize>,
-    },
+    Libs(libs::Args),
     /// Run every check and every test: formatting, lints, unit tests, end to end.
     Test {
         /// Only the end-to-end tests whose names contain this.
@@ -81,10 +67,7 @@ fn main() -> ExitCode {
         Verb::Bench => bench::run(),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
-        Verb::Libs { filters, mutate: Some(mutants), .. } => {
-            mutate::run(Some(&libs::built()), Some(mutants), &filters)
-        }
-        Verb::Libs { filters, list, no_learn, .. } => libs::run(&filters, list, no_learn),
+        Verb::Libs(args) => libs::run(&args),
         Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
         Verb::Test { filter } => test::run(filter.as_deref()),
     };

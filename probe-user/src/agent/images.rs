@@ -223,6 +223,13 @@ impl Images {
                 Known::Other
             });
         }
+        // An emulator's process maps libraries of another processor: their code is
+        // data to this one, and a probe in it would damage it.
+        let (theirs, ours) = (elf.processor().name(), std::env::consts::ARCH);
+        if theirs != ours {
+            let why = format!("its machine code is for {theirs}, and this machine is {ours}");
+            return Some(refused(library, why));
+        }
         let companion = MappedCompanion::of(&elf, library);
         if Image::is_openssl(&elf) && matches!(companion, MappedCompanion::Absent(_)) {
             let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);

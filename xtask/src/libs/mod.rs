@@ -27,7 +27,7 @@ use self::{
     tree::Tree,
     wheels::{WHEELS, Wheel},
 };
-use crate::{build, packages};
+use crate::{build, mutate, packages};
 
 /// Where libraries are built and kept.
 fn directory() -> PathBuf {
@@ -35,7 +35,7 @@ fn directory() -> PathBuf {
 }
 
 /// Where the finished ones are: a directory for each.
-pub(crate) fn built() -> PathBuf {
+fn built() -> PathBuf {
     directory().join("out")
 }
 
@@ -56,23 +56,25 @@ impl Lock {
     }
 }
 
-/// The directories of these builds, each with `libssl.so`, `libcrypto.so` and
+/// The directories of these libraries: of a build, with `libssl.so`, `libcrypto.so` and
 /// `library.json`; builds what is missing.
 ///
 /// # Errors
 ///
-/// A name is not in the matrix, or its build fails.
+/// There is no library of such a name, or its build fails.
 pub(crate) fn ensure(names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let libs = directory();
-    let builds = matrix::builds()?;
-    let builds: Vec<&Build> = names
+    let rows = Row::all()?;
+    names
         .iter()
         .map(|name| {
-            let build = builds.iter().find(|build| build.name == *name);
-            build.with_context(|| format!("{name}: no such build; see `cargo xtask libs --list`"))
+            let row = rows.iter().find(|row| row.name() == *name);
+            let row = row.with_context(|| {
+                format!("{name}: no such library; see `cargo xtask libs --list`")
+            })?;
+            row.ensure(&libs)
         })
-        .collect::<anyhow::Result<_>>()?;
-    builds.into_iter().map(|build| ensure_one(&libs, build)).collect()
+        .collect()
 }
 
 /// The directory of a build, which is made if it is not there, or was made in
@@ -113,56 +115,121 @@ fn ensure_one(libs: &Path, build: &Build) -> anyhow::Result<PathBuf> {
     Ok(out)
 }
 
+/// What `cargo xtask libs` is asked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only those whose names contain one of these; the table is then not written.
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Only list them.
+    #[arg(long)]
+    list: bool,
+    /// Only build what is missing.
+    #[arg(long, conflicts_with = "built")]
+    no_learn: bool,
+    /// Only those that are there already; the table says which are not.
+    #[arg(long)]
+    built: bool,
+    /// Change those that are built in many ways, N of each kind, and learn
+    /// each: none may be believed wrongly.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
+    mutate: Option<usize>,
+}
+
+/// A library that can be had.
+enum Row {
+    Build(Build),
+    Relative(&'static Relative),
+    Wheel(&'static Wheel),
+}
+
+impl Row {
+    /// All of them, in the order of the table.
+    fn all() -> anyhow::Result<Vec<Self>> {
+        let builds = matrix::builds()?.into_iter().map(Self::Build);
+        let others = RELATIVES.iter().map(Self::Relative).chain(WHEELS.iter().map(Self::Wheel));
+        Ok(builds.chain(others).collect())
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Build(build) => build.name.clone(),
+            Self::Relative(relative) => relative.name(),
+            Self::Wheel(wheel) => wheel.name(),
+        }
+    }
+
+    fn flags(&self) -> String {
+        match self {
+            Self::Build(build) => build.flags(),
+            Self::Relative(relative) => relative.flags(),
+            Self::Wheel(wheel) => wheel.flags(),
+        }
+    }
+
+    /// Where it is once it is made.
+    fn directory(&self, libs: &Path) -> PathBuf {
+        let kind = if matches!(self, Self::Wheel(_)) { "wheels" } else { "out" };
+        libs.join(kind).join(self.name())
+    }
+
+    fn ensure(&self, libs: &Path) -> anyhow::Result<PathBuf> {
+        match self {
+            Self::Build(build) => ensure_one(libs, build),
+            Self::Relative(relative) => relative.ensure(libs),
+            Self::Wheel(wheel) => wheel.ensure(libs),
+        }
+    }
+}
+
 /// Builds or downloads what is missing, lets sslsess learn it all, compares,
 /// and writes the table.
 ///
 /// # Errors
 ///
 /// Something could not be made, or sslsess learnt something that is not true.
-pub(crate) fn run(filters: &[String], list: bool, no_learn: bool) -> anyhow::Result<()> {
-    let mut builds = matrix::builds()?;
-    let names: Vec<String> = builds.iter().map(|build| build.name.clone()).collect();
-    let names: Vec<String> =
-        names.into_iter().chain(RELATIVES.iter().map(Relative::name)).collect();
-    let wanted =
-        |name: &str| filters.is_empty() || filters.iter().any(|f| matches(f, name, &names));
-    builds.retain(|build| wanted(&build.name));
-    let relatives: Vec<&Relative> =
-        RELATIVES.iter().filter(|relative| wanted(&relative.name())).collect();
-    let wheels: Vec<&Wheel> = WHEELS.iter().filter(|wheel| wanted(&wheel.name())).collect();
-    if list {
-        for build in builds {
-            println!("{:<48} {}", build.name, build.flags());
-        }
-        for relative in relatives {
-            println!("{:<48} {}", relative.name(), relative.flags());
-        }
-        for wheel in wheels {
-            println!("{:<48} {}", wheel.name(), wheel.flags());
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.mutate.is_some() {
+        return mutate::run(Some(&built()), args.mutate, &args.filters);
+    }
+    let mut rows = Row::all()?;
+    let names: Vec<String> = rows.iter().map(Row::name).collect();
+    let filters = &args.filters;
+    let wanted = |row: &Row| filters.iter().any(|filter| matches(filter, &row.name(), &names));
+    rows.retain(|row| filters.is_empty() || wanted(row));
+    anyhow::ensure!(!rows.is_empty(), "no library has such a name");
+    if args.list {
+        for row in rows {
+            println!("{:<52} {}", row.name(), row.flags());
         }
         return Ok(());
     }
-    let count = builds.len() + relatives.len() + wheels.len();
-    anyhow::ensure!(count > 0, "no library has such a name");
     let libs = directory();
-    let mut failed = 0;
     let mut directories = Vec::new();
-    let builds = builds.iter().map(|build| (build.name.clone(), ensure_one(&libs, build)));
-    let relatives = relatives.iter().map(|relative| (relative.name(), relative.ensure(&libs)));
-    let wheels = wheels.iter().map(|wheel| (wheel.name(), wheel.ensure(&libs)));
-    for (name, made) in builds.chain(relatives).chain(wheels) {
-        match made {
-            Ok(directory) => directories.push(directory),
-            Err(error) => {
-                eprintln!("{name}: {error:#}");
-                failed += 1;
+    let mut missing = Vec::new();
+    for row in &rows {
+        let directory = row.directory(&libs);
+        if args.built && Library::read(&directory).is_some() {
+            directories.push(directory);
+        } else if args.built {
+            missing.push(row.name());
+        } else {
+            match ensure(&[&row.name()]) {
+                Ok(made) => directories.extend(made),
+                Err(error) => {
+                    eprintln!("{}: {error:#}", row.name());
+                    missing.push(row.name());
+                }
             }
         }
     }
-    if !no_learn {
-        learn(&directories, filters.is_empty() && failed == 0)?;
+    if !args.no_learn {
+        let compared = learn(&directories)?;
+        if filters.is_empty() && (args.built || missing.is_empty()) {
+            table::write(&compared, &missing)?;
+        }
     }
-    anyhow::ensure!(failed == 0, "{failed} libraries could not be made");
+    anyhow::ensure!(args.built || missing.is_empty(), "could not be made: {}", missing.join(", "));
     Ok(())
 }
 
@@ -172,8 +239,8 @@ fn matches(filter: &str, name: &str, names: &[String]) -> bool {
     if names.iter().any(|known| known == filter) { name == filter } else { name.contains(filter) }
 }
 
-/// Compares all, and writes the table if it is true.
-fn learn(directories: &[PathBuf], write_table: bool) -> anyhow::Result<()> {
+/// What sslsess learns of each, all of which must be true.
+fn learn(directories: &[PathBuf]) -> anyhow::Result<Vec<Compared>> {
     let agent = build::run()?;
     let rows: Vec<Compared> =
         directories.iter().map(|directory| compare(&agent, directory)).collect::<Result<_, _>>()?;
@@ -187,5 +254,5 @@ fn learn(directories: &[PathBuf], write_table: bool) -> anyhow::Result<()> {
     let gaps: usize = rows.iter().map(|row| row.explanation.gaps.len()).sum();
     eprintln!("{} libraries: {wrong} differences, {gaps} gaps", rows.len());
     anyhow::ensure!(wrong == 0, "what was learnt of libraries is not true");
-    if write_table { table::write(&rows) } else { Ok(()) }
+    Ok(rows)
 }

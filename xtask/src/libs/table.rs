@@ -53,15 +53,17 @@ many are known.
 
 ";
 
-/// Writes the table, with the rows in the order given.
-pub(super) fn write(rows: &[Compared]) -> anyhow::Result<()> {
+/// Writes the table, with the rows in the order given, and names what is not
+/// in it.
+pub(super) fn write(rows: &[Compared], missing: &[String]) -> anyhow::Result<()> {
     let file = crate::root().join("docs/libraries.md");
-    fs::write(&file, text(rows)?).with_context(|| format!("cannot write {}", file.display()))?;
+    fs::write(&file, text(rows, missing)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
     eprintln!("wrote {}", file.display());
     Ok(())
 }
 
-fn text(rows: &[Compared]) -> anyhow::Result<String> {
+fn text(rows: &[Compared], missing: &[String]) -> anyhow::Result<String> {
     let mut text = INTRODUCTION.to_owned();
     let count = |what: fn(&Compared) -> bool| rows.iter().filter(|row| what(row)).count();
     writeln!(
@@ -98,6 +100,14 @@ fn text(rows: &[Compared]) -> anyhow::Result<String> {
         )?;
     }
     gaps(&mut text, rows)?;
+    if !missing.is_empty() {
+        writeln!(text, "\n## Not looked at\n")?;
+        writeln!(
+            text,
+            "In the matrix, but not built when this was written: {}.",
+            missing.join(", ")
+        )?;
+    }
     Ok(text)
 }
 

@@ -56,7 +56,7 @@ impl Tree {
             return Ok(tree);
         }
         let name = format!("OpenSSL {} for {}", build.version, build.arch.name());
-        if !tree.path.join("configdata.pm").exists() {
+        if !tree.path.join("Makefile").exists() {
             fs::create_dir_all(&tree.path)?;
             let without = WITHOUT.iter().filter(|(since, _)| build.version >= since);
             let options = without.flat_map(|(_, options)| options.split(' '));
