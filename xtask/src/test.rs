@@ -6,13 +6,15 @@ use anyhow::{Context as _, bail};
 
 use crate::{build, libs, mutate, packages, progress::step, wheels};
 
-/// The programs whose own counters the end-to-end tests compare with, and
-/// those that make the traffic.
-const PROGRAMS: [&str; 13] = [
+/// The programs whose own counters the end-to-end tests compare with, those
+/// that make the traffic, and those that build programs.
+const PROGRAMS: [&str; 16] = [
+    "binutils",
     "curl",
     "gcc",
     "libc6-dev",
     "libnet-ssleay-perl",
+    "libssl-dev",
     "nginx-light",
     "openssl",
     "perl",
@@ -22,6 +24,7 @@ const PROGRAMS: [&str; 13] = [
     "python3-pip",
     "ruby",
     "util-linux",
+    "xz-utils",
 ];
 
 /// What the end-to-end tests play with, of the builds of `cargo xtask libs`.

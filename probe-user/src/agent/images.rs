@@ -208,11 +208,13 @@ impl Images {
                 return Some(refused(library, error.to_string()));
             }
         }
-        let elf = match Elf::read(self.held.get(&library.libssl.id)?, shown) {
+        let mut elf = match Elf::read(self.held.get(&library.libssl.id)?, shown) {
             Ok(elf) => elf,
             Err(error) => return Some(refused(library, error.to_string())),
         };
-        if !Image::is_openssl(&elf) {
+        let root = PathBuf::from(format!("/proc/{}/root", library.pid));
+        Image::look_for_names(&mut elf, shown, &[Path::new("/"), &root]);
+        if !Image::may_be_openssl(&elf) {
             return Some(if elf.function("SSL_CTX_new").is_some() {
                 let why = "it has SSL_CTX_new, but neither SSL_CTX_ctrl nor SSL_CTX_sess_number \
                            and its like: not OpenSSL's libssl, nor a known relative's";
@@ -221,8 +223,15 @@ impl Images {
                 Known::Other
             });
         }
+        // An emulator's process maps libraries of another processor: their code is
+        // data to this one, and a probe in it would damage it.
+        let (theirs, ours) = (elf.processor().name(), std::env::consts::ARCH);
+        if theirs != ours {
+            let why = format!("its machine code is for {theirs}, and this machine is {ours}");
+            return Some(refused(library, why));
+        }
         let companion = MappedCompanion::of(&elf, library);
-        if matches!(companion, MappedCompanion::Absent(_)) {
+        if Image::is_openssl(&elf) && matches!(companion, MappedCompanion::Absent(_)) {
             let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);
             if since.elapsed() < LOADING {
                 return None;

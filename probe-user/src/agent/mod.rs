@@ -236,6 +236,10 @@ impl Agent {
     /// If the maps cannot be read.
     pub fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
         let records = self.kernel.contexts().context("cannot read the map of contexts")?;
+        // First what was reported: whoever had the address of a listed context
+        // before was reported to have ended before that one was recorded. The
+        // other way round, the birth of an earlier one would seem to come later.
+        self.handle_events();
         for (key, record) in &records {
             let origin = || origin(&mut self.kernel, key, record);
             match unreported_end(record) {
@@ -255,8 +259,6 @@ impl Agent {
                 }
             }
         }
-        // What ended since the map was read.
-        self.handle_events();
         self.look()?;
         self.build()
     }

@@ -1,6 +1,9 @@
 //! `sslsess explain`: what was learnt of a library, with its evidence.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 
@@ -32,11 +35,13 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
 }
 
 fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
-    let elf = Elf::open(file)?;
+    let mut elf = Elf::open(file)?;
+    Image::look_for_names(&mut elf, file, &[Path::new("/")]);
     anyhow::ensure!(
-        Image::is_openssl(&elf),
+        Image::may_be_openssl(&elf),
         "{} does not define SSL_CTX_new, SSL_CTX_free and SSL_CTX_ctrl, or SSL_CTX_sess_number \
-         and its like: it is no libssl of OpenSSL or a relative",
+         and its like, and has no name of OpenSSL's source files: it is no libssl of OpenSSL or \
+         a relative",
         file.display()
     );
     let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();
@@ -63,8 +68,11 @@ fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> 
     libraries
         .iter()
         .map(|library| {
-            let elf = Elf::open(&library.libssl.open_at)
-                .with_context(|| format!("process {pid}, {}", library.libssl.path.display()))?;
+            let shown = &library.libssl.path;
+            let mut elf = Elf::open(&library.libssl.open_at)
+                .with_context(|| format!("process {pid}, {}", shown.display()))?;
+            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            Image::look_for_names(&mut elf, shown, &[Path::new("/"), &root]);
             let companion = MappedCompanion::of(&elf, library);
             let image = companion.learn(library, &elf, args.probe_plan);
             Ok(Explanation::of(&image))

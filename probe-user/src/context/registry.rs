@@ -170,7 +170,7 @@ impl Registry {
         record: &ContextRecord,
         origin: impl FnOnce() -> Origin,
     ) {
-        if self.is_live(&key, record.born_ns) {
+        if self.is_live(&key, record.born_ns) || self.is_succeeded(&key, record.born_ns) {
             return;
         }
         if self.live.contains_key(&key) {
@@ -251,12 +251,28 @@ impl Registry {
                 context.state = state;
                 return;
             }
+            // A later one has the address already: it stays as it is.
+            let successor =
+                if self.is_succeeded(&key, record.born_ns) { self.live.remove(&key) } else { None };
             self.born(key, record, origin);
+            self.finish(&key, seen, state);
+            self.live.extend(successor.map(|context| (key, context)));
+            return;
         }
-        if let Some(context) = self.live.get_mut(&key) {
+        self.finish(&key, seen, state);
+    }
+
+    fn finish(&mut self, key: &ContextKey, seen: Observation, state: State) {
+        if let Some(context) = self.live.get_mut(key) {
             context.see(seen);
         }
-        self.retire(&key, state);
+        self.retire(key, state);
+    }
+
+    /// Whether a later context is known to have the address: this one is past,
+    /// whatever has been heard of it so far.
+    fn is_succeeded(&self, key: &ContextKey, born_ns: u64) -> bool {
+        self.live.get(key).is_some_and(|context| context.born_ns > born_ns)
     }
 
     /// The kernel half has no record of a context, and no report of its end has
@@ -461,6 +477,22 @@ mod tests {
         assert_eq!(hits(&mut registry), 5);
         let context = registry.all().next().expect("it is kept");
         assert_eq!((context.state, context.seen.source), (State::Exited, Source::Final));
+    }
+
+    #[test]
+    fn lives_that_are_told_of_after_a_later_one_was_seen_are_past() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        registry.born(KEY, &record(1, 0), facts);
+        // The third at the address is met before anything is heard of the second.
+        registry.born(KEY, &record(3, 1), facts);
+        registry.end(KEY, &record(1, 5), End::Freed, facts);
+        registry.born(KEY, &record(2, 0), facts);
+        registry.end(KEY, &record(2, 7), End::Freed, facts);
+        registry.born(KEY, &record(3, 1), facts);
+        assert!(registry.is_live(&KEY, 3));
+        assert!(registry.has_ended(&KEY, 1) && registry.has_ended(&KEY, 2));
+        assert_eq!(registry.all().count(), 3, "each is there once");
+        assert_eq!(hits(&mut registry), 5 + 7 + 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! statically into an executable or into another library.
 //!
 //! Every file that a process executes is looked at, once, so a look must cost
-//! little: of most files it reads the section headers and the names in
-//! `.dynsym`, and never the code.
+//! little: of most files it reads the section headers, the names in `.dynsym`,
+//! and the constants for a text in them, and never the code.
 
 use std::{
     cell::OnceCell,
@@ -20,7 +20,9 @@ use object::{
     },
 };
 
-/// No file has longer symbol tables; one that says so is not believed.
+use crate::image::stripped;
+
+/// No file has longer symbol tables, or more constants; one that says so is not believed.
 const MAX_TABLE_BYTES: u64 = 256 << 20;
 
 /// Functions that every libssl defines, OpenSSL's and its relatives'.
@@ -66,8 +68,9 @@ fn by_symbols<H: FileHeader<Endian = LittleEndian>>(file: &File) -> Option<Recog
     let header = H::parse(data).ok()?;
     let sections = header.sections(LittleEndian, data).ok()?;
     let symbols = Symbols::<H> { data, sections, dynamic: OnceCell::new(), all: OnceCell::new() };
+    let named = OF_LIBSSL.into_iter().all(|name| symbols.define(name));
     Some(Recognised {
-        libssl: OF_LIBSSL.into_iter().all(|name| symbols.define(name)),
+        libssl: named || symbols.is_suspected(),
         libcrypto: symbols.define(OF_LIBCRYPTO),
     })
 }
@@ -98,6 +101,18 @@ impl<'d, H: FileHeader<Endian = LittleEndian>> Symbols<'d, H> {
                 table.get_or_init(|| self.table(kind)).as_ref()?.defines(name)
             })
             .unwrap_or(false)
+    }
+
+    /// Whether the file may have a libssl in it that it does not name: by a text
+    /// among its constants. Only learning it tells.
+    fn is_suspected(&self) -> bool {
+        let endian = LittleEndian;
+        let constants =
+            self.sections.section_by_name(endian, b".rodata").map(|(_, section)| section);
+        constants
+            .filter(|section| section.sh_size(endian).into() <= MAX_TABLE_BYTES)
+            .and_then(|section| section.data(endian, self.data).ok())
+            .is_some_and(stripped::names_a_source_file)
     }
 
     fn table(&self, kind: elf::SectionType) -> Option<Table<'d, H>> {

@@ -8,6 +8,7 @@ use std::{
     ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use object::{
@@ -137,16 +138,20 @@ struct Segment {
     address: u64,
     file_offset: u64,
     file_size: u64,
+    memory_size: u64,
     executable: bool,
     writable: bool,
 }
 
 /// One ELF file, in memory.
+#[derive(Clone)]
 pub struct Elf {
-    data: Vec<u8>,
+    data: Arc<Vec<u8>>,
     processor: &'static dyn Processor,
     segments: Vec<Segment>,
     functions: Symbols,
+    /// By names that were learnt from elsewhere.
+    more_functions: HashMap<String, Symbol>,
     imports: HashMap<u64, String>,
     pointers: HashMap<u64, u64>,
     build_id: Option<String>,
@@ -204,13 +209,14 @@ impl Elf {
             processor,
             segments,
             functions,
+            more_functions: HashMap::new(),
             imports,
             pointers,
             build_id,
             needed,
             soname,
             eh_frame,
-            data,
+            data: Arc::new(data),
         })
     }
 
@@ -241,13 +247,46 @@ impl Elf {
     /// A function that the file defines.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Symbol> {
-        self.functions.find(&self.data, name)
+        let own = self.functions.find(&self.data, name);
+        own.or_else(|| self.more_functions.get(name).copied())
+    }
+
+    /// All functions that the file itself names; of several with one name, the
+    /// first wins.
+    pub fn functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
+        self.functions.iter(&self.data)
+    }
+
+    /// Adds names of functions that were learnt from elsewhere; one that the
+    /// file itself has stays as it is.
+    pub fn add_functions(&mut self, functions: impl IntoIterator<Item = (String, Symbol)>) {
+        for (name, symbol) in functions {
+            self.more_functions.entry(name).or_insert(symbol);
+        }
+    }
+
+    /// The same file, with these names for functions and no others.
+    #[must_use]
+    pub fn with_functions(&self, functions: &[(&str, Symbol)]) -> Self {
+        let functions =
+            functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)).collect();
+        Self { functions: Symbols::default(), more_functions: functions, ..self.clone() }
+    }
+
+    /// The address ranges that are executable in memory.
+    pub fn executable_memory(&self) -> impl Iterator<Item = Range<u64>> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable
+            .map(|segment| segment.address..segment.address.saturating_add(segment.memory_size))
     }
 
     /// The name of a function that begins at an address.
     #[must_use]
     pub fn function_name(&self, address: u64) -> Option<&str> {
-        self.functions.name_at(&self.data, address)
+        self.functions.name_at(&self.data, address).or_else(|| {
+            let there = self.more_functions.iter().filter(|(_, symbol)| symbol.address == address);
+            there.map(|(name, _)| name.as_str()).min()
+        })
     }
 
     /// The name of the function whose address the dynamic linker stores here.
@@ -340,6 +379,7 @@ fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
             address: header.p_vaddr(endian),
             file_offset: header.p_offset(endian),
             file_size: header.p_filesz(endian),
+            memory_size: header.p_memsz(endian),
             executable: header.p_flags(endian).contains(elf::PF_X),
             writable: header.p_flags(endian).contains(elf::PF_W),
         })

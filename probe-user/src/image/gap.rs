@@ -133,6 +133,13 @@ pub enum Gap {
         /// The library.
         family: Family,
     },
+    /// OpenSSL is in a file whose symbols do not say so, and something that its
+    /// code must have was not found.
+    #[error("it has no symbols, and {what} was not found in its machine code")]
+    NotRecognised {
+        /// What is missing.
+        what: &'static str,
+    },
     /// This kind of processor is not supported (yet).
     #[error("its machine code is for {arch}, which this version does not read")]
     Architecture {

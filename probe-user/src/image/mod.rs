@@ -13,15 +13,17 @@ pub mod layout;
 pub mod plan;
 mod proof;
 mod references;
+pub mod separate;
 pub mod settings;
 #[cfg(test)]
 mod specimen;
+pub mod stripped;
 mod symbols;
 pub mod unwind;
 pub mod version;
 pub mod witness;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::code::processor::Processor;
 pub use self::{
@@ -62,6 +64,28 @@ impl Image {
         Family::of(elf).is_some()
     }
 
+    /// Looks for names of functions beside a file that may have OpenSSL in it and
+    /// does not name it; `shown` is its name in the log.
+    ///
+    /// A root is `/`, or `/proc/PID/root` for what a process sees.
+    pub fn look_for_names(elf: &mut Elf, shown: &Path, roots: &[&Path]) {
+        if Self::is_openssl(elf) || !Self::may_be_openssl(elf) {
+            return;
+        }
+        for (path, why) in separate::complete(elf, roots) {
+            let (file, names) = (shown.display(), path.display());
+            tracing::warn!(%file, %names, %why, "names of functions are not believed");
+        }
+    }
+
+    /// Whether a file has OpenSSL in it, or may have it without naming it: then
+    /// only learning it tells.
+    #[must_use]
+    pub fn may_be_openssl(elf: &Elf) -> bool {
+        Self::is_openssl(elf)
+            || elf.function("SSL_CTX_new").is_none() && stripped::is_suspected(elf)
+    }
+
     /// Learns a library from its machine code.
     #[must_use]
     pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
@@ -72,19 +96,25 @@ impl Image {
         };
         let processor = elf.processor();
         let (learnt, settings, plan) = if processor.is_read() {
-            let family = family.unwrap_or(Family::OpenSsl);
-            let mut learnt = layout::learn(elf, companion, family);
-            // The relatives have other functions to ask.
-            if family == Family::OpenSsl {
-                witness::confirm(elf, companion, &mut learnt);
+            match family {
+                Some(family) => {
+                    let mut learnt = layout::learn(elf, companion, family);
+                    // The relatives have other functions to ask.
+                    if family == Family::OpenSsl {
+                        witness::confirm(elf, companion, &mut learnt);
+                    }
+                    let settings = settings::learn(elf, &learnt.layout, family);
+                    let plan = plan::plan(elf, &learnt.layout, choice);
+                    (learnt, settings, plan)
+                }
+                None => stripped::learn(elf, choice),
             }
-            let settings = settings::learn(elf, &learnt.layout, family);
-            let plan = plan::plan(elf, &learnt.layout, choice);
-            (learnt, settings, plan)
         } else {
             // One gap says it of everything.
             (unread(processor), LearntSettings::default(), ProbePlan::default())
         };
+        // Recognised without names, it is OpenSSL: its relatives are built otherwise.
+        let family = family.or_else(|| learnt.layout.block().map(|_| Family::OpenSsl));
         let build_id = elf.build_id().map(str::to_owned);
         Self { path, build_id, family, version, processor, learnt, settings, plan }
     }

@@ -189,17 +189,31 @@ pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     let mut jumps = Jumps::new(elf, &ranges);
     let found =
         block.map_or_else(Vec::new, |block| increments::find(elf, &ranges, &mut jumps, block));
+    plan_behind(elf, layout, &ranges, jumps, &found, choice)
+}
+
+/// Plans the probes of a library whose increments are known already.
+#[must_use]
+pub fn plan_behind<'e>(
+    elf: &'e Elf,
+    layout: &'e Layout,
+    ranges: &'e FunctionRanges<'e>,
+    jumps: Jumps<'e>,
+    found: &[IncrementSite],
+    choice: PlanChoice,
+) -> ProbePlan {
     let mut planner = Planner {
         elf,
         layout,
-        ranges: &ranges,
+        ranges,
         jumps,
         functions: HashMap::new(),
         plan: ProbePlan::default(),
     };
-    planner.look_for_jumps(&found);
+    planner.look_for_jumps(found);
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
-    let complete = choice == PlanChoice::Auto && block.is_some() && planner.increments(&found);
+    let complete =
+        choice == PlanChoice::Auto && layout.block().is_some() && planner.increments(found);
     if !complete {
         planner.entries();
     }

@@ -10,10 +10,14 @@ pub struct Symbol {
     pub address: u64,
     /// Length in bytes, as the symbol table says; 0 if it does not.
     pub size: u64,
+    /// Whether it is a symbol of one object file only (`static` in C): there can
+    /// be other functions of that name.
+    pub local: bool,
 }
 
 /// All of them, in the order in which they win over others of the same name:
-/// the dynamic symbols, which are what the linker binds to, then `.symtab`.
+/// the dynamic symbols, which are what the linker binds to, then `.symtab`, where
+/// the global ones win over those of one object file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symbols {
     /// What is looked at first, for all in a row: see [`fingerprint`].
@@ -25,6 +29,7 @@ pub(super) struct Symbols {
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     size: u64,
+    local: bool,
     /// Where the name stands in the file, without a version.
     name: u32,
     length: u32,
@@ -34,7 +39,9 @@ impl Symbols {
     /// Reads those of a file, whose bytes these are.
     pub(super) fn read(file: &ElfFile64<'_, object::LittleEndian>, data: &[u8]) -> Self {
         let mut symbols = Self::default();
-        for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        let global = file.symbols().filter(|symbol| !symbol.is_local());
+        let local = file.symbols().filter(object::ObjectSymbol::is_local);
+        for symbol in file.dynamic_symbols().chain(global).chain(local) {
             if symbol.kind() != SymbolKind::Text || symbol.is_undefined() || symbol.address() == 0 {
                 continue;
             }
@@ -50,7 +57,12 @@ impl Symbols {
             if length > 0 {
                 symbols.fingerprints.push(fingerprint(name));
                 symbols.addresses.push(symbol.address());
-                symbols.rest.push(Rest { size: symbol.size(), name: at, length });
+                symbols.rest.push(Rest {
+                    size: symbol.size(),
+                    local: symbol.is_local(),
+                    name: at,
+                    length,
+                });
             }
         }
         symbols
@@ -66,7 +78,18 @@ impl Symbols {
             .filter(|(_, fingerprint)| **fingerprint == wanted)
             .map(|(index, _)| index)
             .find(|index| self.name(data, *index) == Some(name))?;
-        Some(Symbol { address: self.addresses[index], size: self.rest[index].size })
+        Some(self.symbol(index))
+    }
+
+    /// All of them, with their names; `data` is the file.
+    pub(super) fn iter<'d>(&self, data: &'d [u8]) -> impl Iterator<Item = (&'d str, Symbol)> {
+        (0..self.rest.len())
+            .filter_map(move |index| Some((self.name(data, index)?, self.symbol(index))))
+    }
+
+    fn symbol(&self, index: usize) -> Symbol {
+        let Rest { size, local, .. } = self.rest[index];
+        Symbol { address: self.addresses[index], size, local }
     }
 
     /// The least of the names of what begins at an address; `data` is the file.

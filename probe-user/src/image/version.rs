@@ -22,7 +22,7 @@ pub fn of(family: Option<Family>, libcrypto: &Elf) -> Option<String> {
 /// The one version, such as `1.69.0`, that stands behind a name and ends there.
 fn find_release(data: &[u8], name: &[u8]) -> Option<String> {
     let mut found: Option<&str> = None;
-    for at in data.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(i, _)| i) {
+    for at in memchr::memmem::find_iter(data, name) {
         let text = &data[at + name.len()..];
         let Some(end) = text.iter().take(24).position(|b| !b.is_ascii_digit() && *b != b'.') else {
             continue;

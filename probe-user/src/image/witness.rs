@@ -325,17 +325,44 @@ impl Court<'_, '_> {
             }
             return;
         };
-        let looked_up = self.looked_up_in().into_iter().map(|(connection, _)| connection);
         let not_ctx = |offset: &i64| *offset != ctx;
+        let looked_up = self.looked_up_in().into_iter().map(|(connection, _)| connection);
+        let looked_up: Vec<i64> = looked_up.filter(not_ctx).collect();
+        if self.learnt.layout.ssl_to_session_ctx.is_none() {
+            self.session_ctx_in_part(&looked_up);
+        }
         let witnesses = vec![
-            Witness::new(
-                "SSL_has_matching_session_id, through it",
-                looked_up.filter(not_ctx).collect(),
-            ),
+            Witness::new("SSL_has_matching_session_id, through it", looked_up),
             Witness::new("SSL_free frees it", freed.into_iter().filter(not_ctx).collect()),
         ];
         let said = self.learnt.layout.ssl_to_session_ctx;
         self.learnt.layout.ssl_to_session_ctx = self.keep("ssl_to_session_ctx", said, witnesses);
+    }
+
+    /// Where `SSL_set_SSL_CTX(ssl, NULL)` cannot be followed to all of its ends
+    /// (4.0 copies flags in a loop): one of the contexts that it can return, if a
+    /// second witness says the same.
+    fn session_ctx_in_part(&mut self, looked_up: &[i64]) {
+        let set = self.trace("SSL_set_SSL_CTX", &[Value::argument(0), Value::Constant(0)]);
+        let mut both: Vec<i64> = set
+            .answers
+            .iter()
+            .filter_map(field_of_argument)
+            .filter(|offset| looked_up.contains(offset))
+            .collect();
+        both.sort_unstable();
+        both.dedup();
+        let [offset] = both.as_slice() else { return };
+        let Ok(known) = u32::try_from(*offset) else { return };
+        let field = "ssl_to_session_ctx".to_owned();
+        self.learnt.gaps.retain(|gap| gap.field != field);
+        self.learnt.layout.ssl_to_session_ctx = Some(known);
+        let question = "SSL_set_SSL_CTX(arg0, 0), in part".to_owned();
+        self.learnt.evidence.push(Evidence {
+            field,
+            question,
+            answer: format!("u64[arg0+{offset:#x}]"),
+        });
     }
 
     /// Fields of its first argument that a function passes to `SSL_CTX_free`.

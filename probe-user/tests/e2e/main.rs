@@ -13,6 +13,7 @@ mod races;
 mod relatives;
 mod scenarios;
 mod settings;
+mod stripped;
 mod support;
 mod verbs;
 mod why;

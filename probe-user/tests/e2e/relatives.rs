@@ -80,7 +80,7 @@ impl Relative {
             .env("LIBCRYPTO", self.file("libcrypto.so"))
             .env("VALUES", self.counted().join(" "));
         let oracle = Oracle::start_command(command);
-        let series = format!("sslsess_probes{{build_id=");
+        let series = "sslsess_probes{build_id=".to_owned();
         let library = format!("library=\"{}\"", self.file("libssl.so").display());
         eventually("the agent attaches to the library", || {
             let metrics = agent.get("/metrics");

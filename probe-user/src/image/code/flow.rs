@@ -198,6 +198,12 @@ impl Function {
         })
     }
 
+    /// All of them, in order.
+    #[must_use]
+    pub fn instructions(&self) -> &[Instruction] {
+        &self.instructions
+    }
+
     /// The instruction that begins at an address.
     #[must_use]
     pub fn at(&self, address: u64) -> Option<&Instruction> {

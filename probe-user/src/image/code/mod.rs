@@ -11,6 +11,8 @@
 //!   assignments of a register can reach a place.
 
 pub mod aarch64;
+#[cfg(test)]
+mod bounds;
 pub mod explore;
 pub mod flow;
 pub mod instruction;

@@ -184,7 +184,7 @@ impl Value {
     pub fn multiplied_high(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Constant(a), Self::Constant(b)) => {
-                Self::Constant((u128::from(*a) * u128::from(*b) >> 64) as u64)
+                Self::Constant(((u128::from(*a) * u128::from(*b)) >> 64) as u64)
             }
             (value, Self::Constant(c)) | (Self::Constant(c), value) => {
                 value.divided_as(|division| division.multiplied_high(*c))

@@ -2,16 +2,16 @@
 
 use super::*;
 use crate::image::{
-    code::{CodeSource, processor::Processor, x86_64::X86_64},
+    code::{CodeSource, aarch64::Aarch64, processor::Processor, x86_64::X86_64},
     layout::ask_at,
 };
 
 /// Code at an address.
-struct Bytes(u64, &'static [u8]);
+struct Bytes(u64, &'static [u8], &'static dyn Processor);
 
 impl CodeSource for Bytes {
     fn processor(&self) -> &'static dyn Processor {
-        &X86_64
+        self.2
     }
     fn code(&self, address: u64) -> Option<&[u8]> {
         self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
@@ -26,11 +26,16 @@ impl CodeSource for Bytes {
 
 /// What a function that takes the `SSL_CTX` alone says of a setting.
 fn place_of(setting: Setting, code: &'static [u8]) -> Result<Place, Gap> {
-    entered_at(0, setting, code)
+    entered_at(0, setting, code, &X86_64)
 }
 
-fn entered_at(entry: u64, setting: Setting, code: &'static [u8]) -> Result<Place, Gap> {
-    let code = Bytes(0x1000, code);
+fn entered_at(
+    entry: u64,
+    setting: Setting,
+    code: &'static [u8],
+    processor: &'static dyn Processor,
+) -> Result<Place, Gap> {
+    let code = Bytes(0x1000, code, processor);
     let asked = ask_at(&code, "accessor", 0x1000 + entry, &[Value::argument(0)], &[])?;
     returned(setting, &asked).map(|(place, _)| place)
 }
@@ -134,7 +139,43 @@ fn timeouts_of_real_builds() {
     for code in [TIMEOUT_3_5_GCC, TIMEOUT_3_5_OS, TIMEOUT_3_5_BMI2] {
         assert_eq!(place_of(Setting::Timeout, code), at(0x58, 8, SECOND));
     }
-    assert_eq!(entered_at(0x10, Setting::Timeout, TIMEOUT_3_5_O0), at(0x58, 8, SECOND));
+    assert_eq!(entered_at(0x10, Setting::Timeout, TIMEOUT_3_5_O0, &X86_64), at(0x58, 8, SECOND));
+}
+
+/// `SSL_CTX_get_timeout`, 3.5.5, aarch64, gcc 12, -O2.
+const TIMEOUT_3_5_AARCH64: &[u8] = &[
+    0x40, 0x01, 0x00, 0xb4, // cbz x0, 1028
+    0x00, 0x2c, 0x40, 0xf9, // ldr x0, [x0, #88]
+    0x61, 0x4a, 0x8b, 0xd2, // mov x1, #0x5a53
+    0x61, 0x13, 0xb4, 0xf2, // movk x1, #0xa09b, lsl #16
+    0xe1, 0x05, 0xd7, 0xf2, // movk x1, #0xb82f, lsl #32
+    0x00, 0xfc, 0x49, 0xd3, // lsr x0, x0, #9
+    0x81, 0x08, 0xe0, 0xf2, // movk x1, #0x44, lsl #48
+    0x00, 0x7c, 0xc1, 0x9b, // umulh x0, x0, x1
+    0x00, 0xfc, 0x4b, 0xd3, // lsr x0, x0, #11
+    0xc0, 0x03, 0x5f, 0xd6, // ret
+    0x00, 0x00, 0x80, 0xd2, // 1028: mov x0, #0
+    0xc0, 0x03, 0x5f, 0xd6, // ret
+];
+
+/// `SSL_CTX_get_timeout`, 3.5.5, aarch64, gcc 12, -Os.
+const TIMEOUT_3_5_AARCH64_OS: &[u8] = &[
+    0xc0, 0x00, 0x00, 0xb4, // cbz x0, 1018
+    0x00, 0x2c, 0x40, 0xf9, // ldr x0, [x0, #88]
+    0x01, 0x40, 0x99, 0xd2, // mov x1, #0xca00
+    0x41, 0x73, 0xa7, 0xf2, // movk x1, #0x3b9a, lsl #16
+    0x00, 0x08, 0xc1, 0x9a, // udiv x0, x0, x1
+    0xc0, 0x03, 0x5f, 0xd6, // 1014: ret
+    0x00, 0x00, 0x80, 0xd2, // 1018: mov x0, #0
+    0xfe, 0xff, 0xff, 0x17, // b 1014
+];
+
+#[test]
+fn timeouts_of_aarch64_builds() {
+    for code in [TIMEOUT_3_5_AARCH64, TIMEOUT_3_5_AARCH64_OS] {
+        let place = entered_at(0, Setting::Timeout, code, &Aarch64);
+        assert_eq!(place, at(0x58, 8, SECOND));
+    }
 }
 
 /// The multiplier is one too large: no division, and so no timeout.
@@ -215,7 +256,7 @@ const SET_ID_CONTEXT: &[u8] = &[
 fn the_length_of_the_session_id_context_is_where_it_is_written() {
     let arguments = [Value::argument(0), Value::argument(1), Value::Constant(SOME_LENGTH)];
     let function = "SSL_CTX_set_session_id_context";
-    let asked = ask_at(&Bytes(0x1000, SET_ID_CONTEXT), function, 0x1000, &arguments, &[])
+    let asked = ask_at(&Bytes(0x1000, SET_ID_CONTEXT, &X86_64), function, 0x1000, &arguments, &[])
         .expect("it can be followed");
     let (place, evidence) = written(Setting::SessionIdContextLength, &asked).expect("it is found");
     assert_eq!(place, Place { offset: 0x180, width: 8, divisor: 1 });

@@ -53,6 +53,8 @@ pub(super) fn shifted(shift: Shift, value: &Value, amount: u32, width: u8) -> Va
     let bits = size(width);
     let amount = amount % bits;
     match value {
+        // A step of a division.
+        value if shift == Shift::Right && width == 8 => value.shifted_right(amount as u8),
         Value::Constant(c) => {
             let c = c & mask(width);
             let result = match shift {
@@ -64,6 +66,7 @@ pub(super) fn shifted(shift: Shift, value: &Value, amount: u32, width: u8) -> Va
             };
             Value::Constant(result & mask(width))
         }
+        value if shift == Shift::Right && width == 8 => value.shifted_right(amount as u8),
         _ => Value::Unknown,
     }
 }
@@ -136,16 +139,21 @@ pub(super) fn compute(kind: Arithmetic, a: &Value, b: &Value, width: u8) -> Valu
     if let (Arithmetic::Shift(shift), Value::Constant(amount)) = (kind, b) {
         return shifted(shift, a, (amount % u64::from(size(width))) as u32, width);
     }
-    let (Value::Constant(a), Value::Constant(b)) = (a, b) else { return Value::Unknown };
+    let (Value::Constant(a), Value::Constant(b)) = (a, b) else {
+        return match kind {
+            Arithmetic::UpperUnsigned if width == 8 => a.multiplied_high(b),
+            Arithmetic::DivideUnsigned if width == 8 => a.divided_by(b),
+            _ => Value::Unknown,
+        };
+    };
     let (signed_a, signed_b) = (sign_extend(*a, width) as i64, sign_extend(*b, width) as i64);
     let result = match kind {
         // Division by zero gives zero.
         Arithmetic::DivideUnsigned => a.checked_div(*b).unwrap_or(0),
         Arithmetic::DivideSigned if signed_b == 0 => 0,
         Arithmetic::DivideSigned => signed_a.wrapping_div(signed_b) as u64,
-        Arithmetic::UpperUnsigned => ((u128::from(*a) * u128::from(*b)) >> 64) as u64,
         Arithmetic::UpperSigned => ((i128::from(signed_a) * i128::from(signed_b)) >> 64) as u64,
-        Arithmetic::Shift(_) => return Value::Unknown,
+        Arithmetic::UpperUnsigned | Arithmetic::Shift(_) => return Value::Unknown,
     };
     Value::Constant(result & mask(width))
 }

@@ -114,7 +114,7 @@ impl Processor for X86_64 {
 }
 
 /// The number by which a general register, or a part of it, is encoded.
-fn general_register(register: Register) -> Option<usize> {
+pub(in crate::image) fn general_register(register: Register) -> Option<usize> {
     let full = register.full_register();
     full.is_gpr64().then(|| full.number())
 }
