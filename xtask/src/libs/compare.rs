@@ -1,10 +1,6 @@
 //! What sslsess learns of a library, against the truth.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -57,7 +53,7 @@ pub(super) struct Compared {
 }
 
 /// Lets sslsess learn the library in a directory, and compares.
-pub(super) fn compare(agent: &Path, directory: &PathBuf) -> anyhow::Result<Compared> {
+pub(super) fn compare(agent: &Path, directory: &Path) -> anyhow::Result<Compared> {
     let library = Library::read(directory)
         .with_context(|| format!("{} has no library.json", directory.display()))?;
     let file = directory.join(&library.file);
