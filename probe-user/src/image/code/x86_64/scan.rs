@@ -18,31 +18,37 @@ const ADDRESS_SIZE: u8 = 0x67;
 /// Prefixes that an instruction has at most, as far as is looked for one.
 const PREFIXES: usize = 14;
 
-/// `add` and `sub` of an immediate, `inc`, `dec`, on memory at a distance from
-/// a register that is in a range: the offsets of their opcodes.
+/// `add` and `sub` of one, `inc`, `dec`, on memory at a distance from a register
+/// that is in a range: the offsets of their opcodes.
 pub(super) fn changes(code: &[u8], distances: &Range<i64>) -> Vec<u64> {
     memchr3_iter(0x81, 0x83, 0xff, code)
-        .filter(|at| {
-            let operand = &code[at + 1..];
-            // In ModRM stands which operation it is: add and sub, or inc and dec.
-            let operations = if code[*at] == 0xff { [0, 1] } else { [0, 5] };
-            operand.first().is_some_and(|mod_rm| operations.contains(&(mod_rm >> 3 & 7)))
-                && distance(operand).is_some_and(|distance| distances.contains(&distance))
-        })
+        .filter(|at| is_change(code[*at], &code[at + 1..], distances))
         .map(|at| at as u64)
         .collect()
 }
 
-/// The displacement of a ModRM operand (Intel's manual, volume 2, table 2-2).
-fn distance(operand: &[u8]) -> Option<i64> {
-    let (mod_rm, rest) = operand.split_first()?;
-    let rest = if mod_rm & 7 == 4 { rest.get(1..)? } else { rest };
-    match mod_rm >> 6 {
-        0 => Some(0),
-        1 => Some(i64::from(rest.first()?.cast_signed())),
-        2 => Some(i64::from(i32::from_le_bytes(*rest.first_chunk()?))),
-        _ => None,
+/// Whether an opcode and what stands behind it changes by one (Intel's manual,
+/// volume 2, table 2-2 for the operand).
+fn is_change(opcode: u8, operand: &[u8], distances: &Range<i64>) -> bool {
+    let Some((mod_rm, rest)) = operand.split_first() else { return false };
+    // In ModRM stands which operation it is: inc and dec, or add and sub.
+    let operations = if opcode == 0xff { [0, 1] } else { [0, 5] };
+    if !operations.contains(&(mod_rm >> 3 & 7)) {
+        return false;
     }
+    let rest = if mod_rm & 7 == 4 { rest.get(1..).unwrap_or_default() } else { rest };
+    let (distance, rest) = match (mod_rm >> 6, rest) {
+        (0, rest) => (0, rest),
+        (1, [byte, rest @ ..]) => (i64::from(byte.cast_signed()), rest),
+        (2, [a, b, c, d, rest @ ..]) => (i64::from(i32::from_le_bytes([*a, *b, *c, *d])), rest),
+        _ => return false,
+    };
+    let by_one = match (opcode, rest) {
+        (0xff, _) | (0x83, [1 | 0xff, ..]) => true,
+        (0x81, [a, b, c, d, ..]) => matches!(i32::from_le_bytes([*a, *b, *c, *d]), 1 | -1),
+        _ => false,
+    };
+    by_one && distances.contains(&distance)
 }
 
 /// Jumps and branches into ranges that are sorted: the addresses of their
