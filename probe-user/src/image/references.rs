@@ -16,9 +16,12 @@ use super::{
 };
 
 /// Functions that add to the `int` that their first argument points to.
-const ADDERS: [Adder; 2] = [
+const ADDERS: [Adder; 3] = [
     // `CRYPTO_refcount_inc(&references)` (AWS-LC, BoringSSL: crypto/refcount_c11.c).
     Adder { function: "CRYPTO_refcount_inc", adds_second_argument: false },
+    // `CRYPTO_atomic_add(&references, 1, ...)` (OpenSSL without atomics:
+    // include/internal/refcount.h).
+    Adder { function: "CRYPTO_atomic_add", adds_second_argument: true },
     // `CRYPTO_add_lock(&references, 1, ...)` (LibreSSL: crypto/crypto_lock.c).
     Adder { function: "CRYPTO_add_lock", adds_second_argument: true },
 ];

@@ -118,7 +118,17 @@ impl Court<'_, '_> {
     /// stands behind the counters. Returns all that is said of it.
     fn references(&mut self) -> Vec<i64> {
         let free = self.trace("SSL_CTX_free", &[Value::argument(0)]);
-        let freed: Vec<i64> = changed_by(&free.changes, -1, 4).collect();
+        // Without atomics, libcrypto does it.
+        let minus_one = Value::Constant(u64::from(u32::MAX));
+        let handed = free.calls.iter().filter(|call| {
+            self.is_function(&call.target, "CRYPTO_atomic_add")
+                && call.arguments[1].zero_extended(4) == minus_one
+        });
+        let handed = handed.filter_map(|call| match call.arguments[0] {
+            Value::Pointer { base: Base::Argument(0), offset } => Some(offset),
+            _ => None,
+        });
+        let freed: Vec<i64> = changed_by(&free.changes, -1, 4).chain(handed).collect();
         let behind = self.first_counter().map(|first| first + TO_REFERENCES);
         let witnesses = vec![
             Witness::new("SSL_CTX_free takes one from an int", freed.clone()),
