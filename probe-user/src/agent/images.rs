@@ -17,8 +17,8 @@ use crate::{
         discovery::{FileId, MappedFile},
     },
     image::{
-        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, ProbePoint, SettingsLayout, companion, elf,
-        plan,
+        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, ProbePoint,
+        SettingsLayout, companion, elf, plan,
     },
     kernel::{AttachError, Kernel},
     snapshot::{GapSnapshot, LibrarySnapshot},
