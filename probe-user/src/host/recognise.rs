@@ -198,7 +198,7 @@ mod tests {
             file.extend([3, 0, 62, 0, 1, 0, 0, 0]);
             file.extend([self.word(0), self.word(0), self.word(sections_at as u64)].concat());
             file.extend([0; 4]);
-            for half in [header_size as u16, 0, 0, section_size, 3, 0] {
+            for half in [header_size as u16, 0, 0, section_size, 3, 2] {
                 file.extend(half.to_le_bytes());
             }
             file.extend(symbols);

@@ -13,7 +13,7 @@ use super::{
     elf::Elf,
     family::{Accessors, Family},
     gap::{FieldGap, Gap},
-    references,
+    loaded, references,
 };
 
 /// No `SSL_CTX` or `SSL` of any version is larger (4.0.3: 0xd80 or so).
@@ -163,9 +163,9 @@ pub(super) fn ask(
     arguments: &[Value],
     non_null: &[Field],
 ) -> Result<Asked, Gap> {
-    let entry =
-        entry(elf, function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    ask_at(elf, function, entry, arguments, non_null)
+    let symbol =
+        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
+    ask_at(elf, function, symbol.address, arguments, non_null)
 }
 
 /// Asks the function at an address; `function` is its name in evidence.
@@ -188,17 +188,6 @@ pub(super) fn ask_at(
     )?;
     let arguments: Vec<String> = arguments.iter().map(Value::to_string).collect();
     Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
-}
-
-/// Where a function begins: by its name, or by its address where a call was not
-/// followed to the function of the same file.
-fn entry(elf: &Elf, function: &str) -> Option<u64> {
-    elf.function(function).map(|symbol| symbol.address).or_else(|| address(function))
-}
-
-/// The address that stands for a function of the same file.
-fn address(function: &str) -> Option<u64> {
-    u64::from_str_radix(function.strip_prefix("0x")?, 16).ok()
 }
 
 impl Asked {
@@ -354,7 +343,8 @@ impl Learner<'_> {
     /// back to `session_ctx` and returns it (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
     fn connection(&mut self) {
         let result = ask(self.elf, "SSL_get_SSL_CTX", &[Value::argument(0)], &[])
-            .and_then(|asked| pointer_field("ssl_to_ctx", &asked));
+            .and_then(|asked| pointer_field("ssl_to_ctx", &asked))
+            .or_else(|gap| self.loaded("ssl_to_ctx", &loaded::ON_CTX, gap));
         self.learnt.layout.ssl_to_ctx = self.settle("ssl_to_ctx", result);
 
         let result = match self.learnt.layout.ssl_to_ctx {
@@ -368,10 +358,32 @@ impl Learner<'_> {
                 let arguments = [Value::argument(0), Value::Constant(0)];
                 ask(self.elf, "SSL_set_SSL_CTX", &arguments, &[field])
                     .and_then(|asked| pointer_field("ssl_to_session_ctx", &asked))
+                    .or_else(|gap| self.loaded("ssl_to_session_ctx", &loaded::ON_SESSION_CTX, gap))
             }
             None => Err(Gap::DependsOn { on: "ssl_to_ctx" }),
         };
         self.learnt.layout.ssl_to_session_ctx = self.settle("ssl_to_session_ctx", result);
+    }
+
+    /// Where the function that says it is not in the file, since a linker took it
+    /// away: the increments say it as well.
+    fn loaded(
+        &self,
+        field: &'static str,
+        counters: &[Counter],
+        gap: Gap,
+    ) -> Result<(u32, String, String), Gap> {
+        if !matches!(gap, Gap::NoSymbol { .. }) {
+            return Err(gap);
+        }
+        let found = self
+            .learnt
+            .layout
+            .block()
+            .and_then(|block| loaded::only_field(self.elf, block, counters));
+        let offset = plausible(field, found.ok_or(gap)?, 8)?;
+        let question = format!("the increments of {}", counters[0].name());
+        Ok((offset, question, format!("load the context from u64[connection+{offset:#x}]")))
     }
 
     /// The counters are members of one struct: eleven `int`s in a row, in the
@@ -415,6 +427,9 @@ fn num_items_of_companion(
     function: &str,
     companion: &Companion<'_>,
 ) -> Result<(u32, String, String), Gap> {
+    // A call that was not followed, of a function in the same file.
+    let within = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let function = within.and_then(|address| libssl.function_name(address)).unwrap_or(function);
     // Another function of the hash would answer as well.
     if !function.to_ascii_lowercase().ends_with("lh_num_items") {
         return Err(Gap::UnexpectedAnswer {
@@ -425,7 +440,7 @@ fn num_items_of_companion(
     }
     let elf = match companion {
         Companion::Within => libssl,
-        _ if address(function).is_some() => libssl,
+        _ if within.is_some() => libssl,
         Companion::Found(elf) => elf,
         Companion::Missing(library) => {
             return Err(Gap::NoCompanion { library: library.clone() });
@@ -434,7 +449,6 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
-    let function = address(function).and_then(|at| elf.function_name(at)).unwrap_or(function);
     pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
 }
 

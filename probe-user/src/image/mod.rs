@@ -10,6 +10,7 @@ pub mod gap;
 pub mod increments;
 pub mod jumps;
 pub mod layout;
+mod loaded;
 pub mod plan;
 mod proof;
 mod references;
@@ -99,10 +100,7 @@ impl Image {
             match family {
                 Some(family) => {
                     let mut learnt = layout::learn(elf, companion, family);
-                    // The relatives have other functions to ask.
-                    if family == Family::OpenSsl {
-                        witness::confirm(elf, companion, &mut learnt);
-                    }
+                    witness::confirm(elf, companion, family, &mut learnt);
                     let settings = settings::learn(elf, &learnt.layout, family);
                     let plan = plan::plan(elf, &learnt.layout, choice);
                     (learnt, settings, plan)

@@ -1,5 +1,8 @@
 //! Where an `SSL_CTX` keeps its number of references: what `SSL_CTX_up_ref` adds
-//! 1 to, itself or through a function of libcrypto.
+//! 1 to, itself or through a function of libcrypto. Where a linker took that away
+//! since nobody calls it, what `SSL_CTX_free` takes 1 from.
+
+use std::collections::BTreeSet;
 
 use super::{
     code::{
@@ -9,12 +12,16 @@ use super::{
     elf::Elf,
     gap::Gap,
     layout::{ask, plausible},
+    witness::{changed_by, trace},
 };
 
 /// Functions that add to the `int` that their first argument points to.
-const ADDERS: [Adder; 2] = [
+const ADDERS: [Adder; 3] = [
     // `CRYPTO_refcount_inc(&references)` (AWS-LC, BoringSSL: crypto/refcount_c11.c).
     Adder { function: "CRYPTO_refcount_inc", adds_second_argument: false },
+    // `CRYPTO_atomic_add(&references, 1, ...)` (OpenSSL without atomics:
+    // include/internal/refcount.h).
+    Adder { function: "CRYPTO_atomic_add", adds_second_argument: true },
     // `CRYPTO_add_lock(&references, 1, ...)` (LibreSSL: crypto/crypto_lock.c).
     Adder { function: "CRYPTO_add_lock", adds_second_argument: true },
 ];
@@ -30,6 +37,9 @@ struct Adder {
 ///
 /// If `SSL_CTX_up_ref` does not say it.
 pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
+    if elf.function("SSL_CTX_up_ref").is_none() && elf.function("SSL_CTX_free").is_some() {
+        return taken_by_free(elf);
+    }
     let asked = ask(elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[])?;
     let mut found: Vec<(i64, String)> = asked.answers.iter().flat_map(added_in_place).collect();
     found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
@@ -41,6 +51,19 @@ pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
             Ok((plausible("references", *offset, 4)?, asked.question.clone(), how.clone()))
         }
         _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
+    }
+}
+
+fn taken_by_free(elf: &Elf) -> Result<(u32, String, String), Gap> {
+    let question = "SSL_CTX_free(arg0)";
+    let trace = trace(elf, "SSL_CTX_free", &[Value::argument(0)]);
+    let taken: BTreeSet<i64> = changed_by(&trace.changes, -1, 4).collect();
+    match Vec::from_iter(taken)[..] {
+        [offset] => {
+            let how = format!("takes 1 from u32[arg0+{offset:#x}]");
+            Ok((plausible("references", offset, 4)?, question.to_owned(), how))
+        }
+        _ => Err(Gap::NoSymbol { function: "SSL_CTX_up_ref".to_owned() }),
     }
 }
 

@@ -16,10 +16,12 @@ use super::{
         value::{Base, Field, Value, mask},
     },
     elf::Elf,
+    family::Family,
     gap::{FieldGap, Gap},
     increments,
     jumps::Jumps,
     layout::{Companion, Evidence, LearntLayout},
+    loaded,
     unwind::FunctionRanges,
 };
 
@@ -50,9 +52,10 @@ impl Witness {
     }
 }
 
-/// Takes away every offset that no second witness confirms.
-pub fn confirm(elf: &Elf, companion: &Companion<'_>, learnt: &mut LearntLayout) {
-    let mut court = Court { elf, companion, learnt };
+/// Takes away every offset that no second witness confirms; of OpenSSL's
+/// relatives, which do not have all of the witnesses, those that one contradicts.
+pub fn confirm(elf: &Elf, companion: &Companion<'_>, family: Family, learnt: &mut LearntLayout) {
+    let mut court = Court { elf, companion, family, learnt };
     let references = court.references();
     court.block(&references);
     court.sessions();
@@ -63,6 +66,7 @@ pub fn confirm(elf: &Elf, companion: &Companion<'_>, learnt: &mut LearntLayout) 
 struct Court<'e, 'l> {
     elf: &'e Elf,
     companion: &'e Companion<'e>,
+    family: Family,
     learnt: &'l mut LearntLayout,
 }
 
@@ -81,6 +85,10 @@ impl Court<'_, '_> {
                 question: witness.place.clone(),
                 answer: format!("{said:#x}"),
             });
+            return Some(said);
+        }
+        let silent = witnesses.iter().all(|witness| witness.says.is_empty());
+        if silent && self.family != Family::OpenSsl {
             return Some(said);
         }
         self.drop_field(field, &witnesses);
@@ -117,8 +125,22 @@ impl Court<'_, '_> {
     /// stands behind the counters. Returns all that is said of it.
     fn references(&mut self) -> Vec<i64> {
         let free = self.trace("SSL_CTX_free", &[Value::argument(0)]);
-        let freed: Vec<i64> = changed_by(&free.changes, -1, 4).collect();
-        let behind = self.first_counter().map(|first| first + TO_REFERENCES);
+        // Without atomics, libcrypto does it.
+        let minus_one = Value::Constant(u64::from(u32::MAX));
+        let handed = free.calls.iter().filter(|call| {
+            // AWS-LC's and BoringSSL's libcrypto does it always.
+            self.is_function(&call.target, "CRYPTO_refcount_dec_and_test_zero")
+                || self.is_function(&call.target, "CRYPTO_atomic_add")
+                    && call.arguments[1].zero_extended(4) == minus_one
+        });
+        let handed = handed.filter_map(|call| match call.arguments[0] {
+            Value::Pointer { base: Base::Argument(0), offset } => Some(offset),
+            _ => None,
+        });
+        let freed: Vec<i64> = changed_by(&free.changes, -1, 4).chain(handed).collect();
+        // The relatives have other members there.
+        let first = self.first_counter().filter(|_| self.family == Family::OpenSsl);
+        let behind = first.map(|first| first + TO_REFERENCES);
         let witnesses = vec![
             Witness::new("SSL_CTX_free takes one from an int", freed.clone()),
             Witness::new("the members behind the counters", behind.into_iter().collect()),
@@ -132,9 +154,11 @@ impl Court<'_, '_> {
 
     /// Where the block begins, if all counters that are known say the same.
     fn first_counter(&self) -> Option<i64> {
-        let mut starts = (0_i64..)
-            .zip(&self.learnt.layout.counters)
-            .filter_map(|(i, offset)| Some(i64::from((*offset)?) - 4 * i));
+        let layout = &self.learnt.layout;
+        let kept = COUNTERS.iter().filter(|counter| !layout.uncounted[**counter as usize]);
+        let mut starts = (0_i64..).zip(kept).filter_map(|(i, counter)| {
+            Some(i64::from(layout.counters[*counter as usize]?) - 4 * i)
+        });
         let start = starts.next()?;
         starts.all(|other| other == start).then_some(start)
     }
@@ -148,6 +172,10 @@ impl Court<'_, '_> {
             self.drop_counters(&row);
             return;
         };
+        // The relatives' row is told by a function for each counter: it is a witness itself.
+        if self.family != Family::OpenSsl {
+            return;
+        }
         // Behind them in the struct is a pointer: they begin at a multiple of 8.
         let aligned = start % 8 == 0;
         let before =
@@ -248,7 +276,12 @@ impl Court<'_, '_> {
 
     /// Whether a call goes to one of the functions of `crypto/lhash/lhash.c`.
     fn is_of_hash(&self, target: &Value) -> bool {
-        const FUNCTIONS: [&str; 6] = [
+        const FUNCTIONS: [&str; 10] = [
+            // The relatives' names.
+            "OPENSSL_lh_retrieve",
+            "OPENSSL_lh_insert",
+            "OPENSSL_lh_delete",
+            "OPENSSL_lh_doall_arg",
             "OPENSSL_LH_retrieve",
             "OPENSSL_LH_insert",
             "OPENSSL_LH_delete",
@@ -275,20 +308,24 @@ impl Court<'_, '_> {
     fn num_items(&mut self) {
         let elf = match self.companion {
             // OpenSSL is linked statically: the hash is in the file itself.
-            _ if self.elf.function("OPENSSL_LH_num_items").is_some() => self.elf,
+            Companion::Within => self.elf,
+            _ if ["OPENSSL_LH_num_items", "OPENSSL_lh_num_items"]
+                .iter()
+                .any(|name| self.elf.function(name).is_some()) =>
+            {
+                self.elf
+            }
             Companion::Found(elf) => elf,
             _ => return,
         };
         let hash = [Value::argument(0), Value::argument(1)];
         let before = trace(elf, "OPENSSL_LH_get_down_load", &hash);
         let before = before.answers.iter().filter_map(field_of_argument).map(|o| o + 8).collect();
-        let delete = trace(elf, "OPENSSL_LH_delete", &hash);
+        let delete = ["OPENSSL_LH_delete", "OPENSSL_lh_delete"].map(|name| trace(elf, name, &hash));
+        let deleted = delete.iter().flat_map(|trace| changed_by(&trace.changes, -1, 8));
         let witnesses = vec![
             Witness::new("the member behind the one of OPENSSL_LH_get_down_load", before),
-            Witness::new(
-                "OPENSSL_LH_delete takes one from it",
-                changed_by(&delete.changes, -1, 8).collect(),
-            ),
+            Witness::new("OPENSSL_LH_delete takes one from it", deleted.collect()),
         ];
         let said = self.learnt.layout.num_items;
         self.learnt.layout.num_items = self.keep("num_items", said, witnesses);
@@ -299,12 +336,12 @@ impl Court<'_, '_> {
     /// `SSL_free` frees both.
     fn connection(&mut self) {
         let ciphers = self.trace("SSL_CTX_get_ciphers", &[Value::argument(0)]);
-        let ciphers: Vec<i64> = ciphers.answers.iter().filter_map(field_of_argument).collect();
+        let ciphers: Vec<Vec<i64>> = ciphers.answers.iter().filter_map(path).collect();
         let through = self.trace("SSL_get_ciphers", &[Value::argument(0)]);
         let through = through.answers.iter().filter_map(|answer| {
-            let field = pointer(answer)?;
-            let Base::Field(ctx) = &field.base else { return None };
-            ciphers.contains(&field.offset).then(|| of_argument(ctx))?
+            let path = path(answer)?;
+            let (ctx, rest) = path.split_first()?;
+            ciphers.iter().any(|ciphers| ciphers == rest).then_some(*ctx)
         });
         let through = through.collect();
         let set = self.trace("SSL_set_SSL_CTX", &[Value::argument(0), Value::argument(1)]);
@@ -331,12 +368,27 @@ impl Court<'_, '_> {
         if self.learnt.layout.ssl_to_session_ctx.is_none() {
             self.session_ctx_in_part(&looked_up);
         }
-        let witnesses = vec![
+        let mut witnesses = vec![
             Witness::new("SSL_has_matching_session_id, through it", looked_up),
             Witness::new("SSL_free frees it", freed.into_iter().filter(not_ctx).collect()),
         ];
         let said = self.learnt.layout.ssl_to_session_ctx;
+        // It takes a look at many functions: only where the others do not speak.
+        if witnesses.iter().all(|witness| witness.says.is_empty())
+            && self.is_said_by("ssl_to_session_ctx", "SSL_set_SSL_CTX")
+            && let Some(block) = self.learnt.layout.block()
+        {
+            let loaded = loaded::only_field(self.elf, block, &loaded::ON_SESSION_CTX);
+            let place = "the increments on the context that a connection began with";
+            witnesses.push(Witness::new(place, loaded.into_iter().filter(not_ctx).collect()));
+        }
         self.learnt.layout.ssl_to_session_ctx = self.keep("ssl_to_session_ctx", said, witnesses);
+    }
+
+    /// Whether a field was learnt from this function.
+    fn is_said_by(&self, field: &str, function: &str) -> bool {
+        let mut evidence = self.learnt.evidence.iter();
+        evidence.any(|e| e.field == field && e.question.starts_with(function))
     }
 
     /// Where `SSL_set_SSL_CTX(ssl, NULL)` cannot be followed to all of its ends
@@ -372,14 +424,18 @@ impl Court<'_, '_> {
     }
 }
 
-fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
+pub(super) fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
     let Some(symbol) = elf.function(function) else { return Trace::default() };
     let machine = explore::called_with(elf.processor().convention(), arguments);
     explore::trace(elf, symbol.address, machine, TRACE_BOUNDS)
 }
 
 /// Fields of the first argument that are changed by so much.
-fn changed_by(changes: &[Increment], amount: i64, width: u8) -> impl Iterator<Item = i64> {
+pub(super) fn changed_by(
+    changes: &[Increment],
+    amount: i64,
+    width: u8,
+) -> impl Iterator<Item = i64> {
     let amount = Value::Constant(amount as u64 & mask(width));
     changes
         .iter()
@@ -390,6 +446,18 @@ fn changed_by(changes: &[Increment], amount: i64, width: u8) -> impl Iterator<It
 /// The field, if a value is all of one of 64 bits.
 fn pointer(value: &Value) -> Option<&Field> {
     value.as_field().filter(|field| field.width == 8)
+}
+
+/// The offsets by which a value is reached from the first argument.
+fn path(value: &Value) -> Option<Vec<i64>> {
+    let mut field = pointer(value)?;
+    let mut path = vec![field.offset];
+    while let Base::Field(outer) = &field.base {
+        field = outer;
+        path.push(field.offset);
+    }
+    path.reverse();
+    (field.base == Base::Argument(0)).then_some(path)
 }
 
 fn field_of_argument(value: &Value) -> Option<i64> {

@@ -304,10 +304,8 @@ fn judge_one(
             }
             Target::Companion => {
                 let changed = mutant.apply(specimen.companion.as_deref()?);
-                let companion = match Elf::parse(changed) {
-                    Ok(elf) => Some(elf),
-                    Err(_) => None,
-                };
+                // A companion that cannot be read is as good as none.
+                let companion = Elf::parse(changed).ok();
                 judge::learn(library, &companion_of(companion.as_ref()))
             }
         },

@@ -1,10 +1,6 @@
 //! What sslsess learns of a library, against the truth.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -15,6 +11,9 @@ use super::library::{Library, Place};
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Explanation {
     pub(super) version: Option<String>,
+    /// `OpenSSL`, or a relative, which has other increments.
+    #[serde(default)]
+    pub(super) family: Option<String>,
     #[serde(default)]
     pub(super) layout: BTreeMap<String, Option<u64>>,
     #[serde(default)]
@@ -54,7 +53,7 @@ pub(super) struct Compared {
 }
 
 /// Lets sslsess learn the library in a directory, and compares.
-pub(super) fn compare(agent: &Path, directory: &PathBuf) -> anyhow::Result<Compared> {
+pub(super) fn compare(agent: &Path, directory: &Path) -> anyhow::Result<Compared> {
     let library = Library::read(directory)
         .with_context(|| format!("{} has no library.json", directory.display()))?;
     let file = directory.join(&library.file);
@@ -121,6 +120,11 @@ impl Compared {
     /// The settings of which sslsess knows where they are.
     pub(super) fn known_settings(&self) -> usize {
         self.explanation.settings.values().flatten().count()
+    }
+
+    /// Whether it counts as OpenSSL's sources do, in fifteen places.
+    pub(super) fn is_openssl(&self) -> bool {
+        self.explanation.family.as_deref().is_none_or(|family| family == "OpenSSL")
     }
 
     /// How many probes there are of a kind.

@@ -130,6 +130,9 @@ pub(crate) struct Args {
     /// Only those that are there already; the table says which are not.
     #[arg(long)]
     built: bool,
+    /// Learn with this agent, instead of with one that is built now.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// Change those that are built in many ways, N of each kind, and learn
     /// each: none may be believed wrongly.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "24")]
@@ -224,7 +227,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !args.no_learn {
-        let compared = learn(&directories)?;
+        let compared = learn(args.agent.clone(), &directories)?;
         if filters.is_empty() && (args.built || missing.is_empty()) {
             table::write(&compared, &missing)?;
         }
@@ -240,8 +243,8 @@ fn matches(filter: &str, name: &str, names: &[String]) -> bool {
 }
 
 /// What sslsess learns of each, all of which must be true.
-fn learn(directories: &[PathBuf]) -> anyhow::Result<Vec<Compared>> {
-    let agent = build::run()?;
+fn learn(agent: Option<PathBuf>, directories: &[PathBuf]) -> anyhow::Result<Vec<Compared>> {
+    let agent = agent.map_or_else(build::run, Ok)?;
     let rows: Vec<Compared> =
         directories.iter().map(|directory| compare(&agent, directory)).collect::<Result<_, _>>()?;
     let mut wrong = 0;

@@ -84,7 +84,7 @@ fn text(rows: &[Compared], missing: &[String]) -> anyhow::Result<String> {
         let fields = FIELDS.map(|(field, _)| offset(learnt(row, field))).join(" | ");
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {fields} | {}/{} | {}/{INCREMENTS} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {fields} | {}/{} | {} | {} | {} | {} | {} |",
             row.library.name,
             row.explanation.version.as_deref().unwrap_or("—"),
             made_with(row),
@@ -92,7 +92,7 @@ fn text(rows: &[Compared], missing: &[String]) -> anyhow::Result<String> {
             counters(row),
             row.known_settings(),
             row.library.settings.len(),
-            row.probes("increment"),
+            increments(row),
             row.probes("entry"),
             row.probes("death"),
             row.explanation.gaps.len(),
@@ -117,6 +117,12 @@ fn learnt(row: &Compared, field: &str) -> Option<u64> {
 
 fn offset(offset: Option<u64>) -> String {
     offset.map_or_else(|| "—".to_owned(), |offset| format!("{offset:#x}"))
+}
+
+fn increments(row: &Compared) -> String {
+    // What a relative's sources have is not counted.
+    let of = if row.is_openssl() { format!("/{INCREMENTS}") } else { String::new() };
+    format!("{}{of}", row.probes("increment"))
 }
 
 fn made_with(row: &Compared) -> String {

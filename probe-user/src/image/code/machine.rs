@@ -104,6 +104,8 @@ pub struct Machine {
     pub calls: Vec<Call>,
     /// What was written to memory that is not the stack's, in this order.
     pub stores: Vec<(Field, Value)>,
+    /// Objects of which more was written than is followed.
+    overwritten: Vec<Base>,
     /// 64-bit fields that are known not to be null.
     pub non_null: Vec<Field>,
 }
@@ -119,6 +121,7 @@ impl Machine {
             increments: Vec::new(),
             calls: Vec::new(),
             stores: Vec::new(),
+            overwritten: Vec::new(),
             non_null: Vec::new(),
         }
     }
@@ -167,7 +170,8 @@ impl Machine {
             }
         }
         // The caller's part of the stack, or a slot that was never written.
-        if base == Base::Stack || !matches!(width, 1 | 2 | 4 | 8) {
+        let unknown = base == Base::Stack || self.overwritten.contains(&base);
+        if unknown || !matches!(width, 1 | 2 | 4 | 8) {
             return Value::Unknown;
         }
         Value::of_field(Field { base, offset, width })
@@ -218,6 +222,20 @@ impl Machine {
     /// Forgets what a called function may have changed.
     pub fn forget_memory(&mut self) {
         self.cells.retain(|cell| cell.base == Base::Stack);
+    }
+
+    /// Forgets what stands in the object that an address lies in; `false` if it
+    /// is not known which that is.
+    #[must_use]
+    pub fn forget_object(&mut self, address: Value) -> bool {
+        let base = match address {
+            Value::Constant(_) => Base::Image,
+            Value::Pointer { base, .. } => base,
+            _ => return false,
+        };
+        self.cells.retain(|cell| cell.base != base);
+        self.overwritten.push(base);
+        true
     }
 
     /// Makes a register hold what an opaque call returned.

@@ -8,12 +8,13 @@
 //! - [`block`]: which of them are the counters.
 //! - [`accessor`]: `SSL_CTX_ctrl`, which must say the same.
 //! - [`death`]: `SSL_CTX_free`, and the function that it flushes the cache with.
-//! - [`origin`], [`functions`]: what that rests on.
+//! - [`origin`], [`functions`], [`jumps`]: what that rests on.
 
 mod accessor;
 mod block;
 mod death;
 mod functions;
+mod jumps;
 mod layout;
 mod origin;
 mod sites;

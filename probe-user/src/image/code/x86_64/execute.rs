@@ -5,7 +5,7 @@ use iced_x86::{
     Register,
 };
 
-use super::{RAX, RBP, RDX, RSP, decode::is_write, general_register};
+use super::{RAX, RBP, RCX, RDI, RDX, RSI, RSP, decode::is_write, general_register};
 use crate::image::code::{
     CodeSource,
     machine::{Condition, Flags, Increment, Machine},
@@ -126,6 +126,9 @@ fn compute(
             // Into the same register, the upper half wins.
             write(machine, instruction, 1, Value::Unknown)?;
             write(machine, instruction, 0, high)?;
+        }
+        _ if instruction.is_string_instruction() && writes_memory(instruction) => {
+            write_string(machine)?;
         }
         _ if instruction.condition_code() != ConditionCode::None => {
             conditional(machine, source, instruction)?;
@@ -262,6 +265,19 @@ fn conditional(
     write(machine, instruction, 0, value)
 }
 
+/// `movs` and `stos`, once or repeated: they write so much of what `%rdi` points
+/// into that nothing of it stays known.
+fn write_string(machine: &mut Machine) -> Result<(), &'static str> {
+    let target = machine.register(RDI).clone();
+    if !machine.forget_object(target) {
+        return Err("it writes where it is not known");
+    }
+    for register in [RCX, RSI, RDI] {
+        machine.set_register(register, Value::Unknown);
+    }
+    Ok(())
+}
+
 /// An instruction without a rule here: what it writes is not known any more.
 fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(), &'static str> {
     if instruction.code() == Code::INVALID {
@@ -279,7 +295,7 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
     if instruction.rflags_modified() != 0 {
         machine.flags = Flags::Unknown;
     }
-    if info.used_memory().iter().any(|memory| is_write(memory.access())) {
+    if writes_memory(instruction) {
         if instruction.op_kind(0) != OpKind::Memory {
             return Err("it writes memory in a way that is not followed");
         }
@@ -288,6 +304,14 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
         store(machine, instruction, width, Value::Unknown)?;
     }
     Ok(())
+}
+
+fn writes_memory(instruction: &Instruction) -> bool {
+    InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .iter()
+        .any(|memory| is_write(memory.access()))
 }
 
 fn push(machine: &mut Machine, value: Value) -> Result<(), &'static str> {

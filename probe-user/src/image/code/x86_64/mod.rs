@@ -4,11 +4,13 @@ mod decode;
 mod execute;
 mod scan;
 mod tables;
+mod thunk;
 
 use std::{collections::BTreeSet, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
 
+use self::thunk::Thunk;
 use super::{
     CodeSource,
     instruction::Instruction,
@@ -24,6 +26,11 @@ const RDX: usize = 2;
 const RSP: usize = 4;
 /// The number of `%rbp`.
 const RBP: usize = 5;
+
+/// The numbers of the registers that string instructions use.
+const RCX: usize = 1;
+const RSI: usize = 6;
+const RDI: usize = 7;
 
 /// The System V ABI's.
 static CONVENTION: Convention = Convention {
@@ -70,6 +77,14 @@ impl Processor for X86_64 {
             why: "there is no code",
         })?;
         let instruction = Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode();
+        match thunk::disguised(source, &instruction) {
+            Some(Thunk::Jump(register)) => {
+                let target = machine.register(register).clone();
+                return Ok((Next::Jump(target), instruction.next_ip()));
+            }
+            Some(Thunk::Return) => return Ok((Next::Return, instruction.next_ip())),
+            None => {}
+        }
         let next = execute::step(machine, source, &instruction).map_err(|why| Stopped {
             address: at,
             instruction: text(&instruction),

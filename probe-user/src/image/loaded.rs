@@ -1,0 +1,71 @@
+//! From which fields of a connection the increments take their context: `ctx`
+//! or `session_ctx`, as the sources have it for each counter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use probe_common::Counter;
+
+use super::{
+    code::{
+        flow::{Function, Origin},
+        instruction::Effect,
+    },
+    elf::Elf,
+    increments,
+    jumps::Jumps,
+    unwind::FunctionRanges,
+};
+
+/// Counters that count on the context that the connection has now
+/// (`ssl/statem/statem_lib.c`, 1.1.1 to 4.0).
+pub(super) const ON_CTX: [Counter; 2] = [Counter::AcceptGood, Counter::AcceptRenegotiate];
+
+/// Counters that count on the context that the connection began with
+/// (`ssl/statem/statem_lib.c`, `ssl/ssl_sess.c`, 1.1.1 to 4.0).
+pub(super) const ON_SESSION_CTX: [Counter; 5] =
+    [Counter::Connect, Counter::ConnectGood, Counter::Hits, Counter::Timeouts, Counter::CbHits];
+
+/// The offsets of the fields that the context of these counters' increments is
+/// loaded from, each with the number of increments that say so.
+///
+/// `block` is the offset of the first counter in the `SSL_CTX`.
+pub(super) fn fields(elf: &Elf, block: u32, counters: &[Counter]) -> BTreeMap<i64, usize> {
+    let functions = FunctionRanges::read(elf);
+    let mut jumps = Jumps::new(elf, &functions);
+    let mut found = BTreeMap::new();
+    for site in increments::find(elf, &functions, &mut jumps, block) {
+        if !counters.contains(&site.counter) {
+            continue;
+        }
+        let outside = jumps.into_function(&site.function);
+        let Ok(function) = Function::new(elf, site.function.clone(), outside) else { continue };
+        let origins = function.reaching(site.base, site.base_at);
+        let loads: Option<BTreeSet<i64>> = origins
+            .into_iter()
+            .map(|origin| match origin {
+                Origin::Assignment(address) => match function.at(address)?.effect {
+                    Effect::Load { base: Some(_), displacement, width: 8, .. } => {
+                        Some(displacement)
+                    }
+                    _ => None,
+                },
+                Origin::Entry | Origin::Outside => None,
+            })
+            .collect();
+        if let Some(loads) = loads
+            && let [offset] = Vec::from_iter(loads)[..]
+        {
+            *found.entry(offset).or_default() += 1;
+        }
+    }
+    found
+}
+
+/// The one field that at least two increments say, and none contradicts.
+pub(super) fn only_field(elf: &Elf, block: u32, counters: &[Counter]) -> Option<i64> {
+    let found = fields(elf, block, counters);
+    match Vec::from_iter(found)[..] {
+        [(offset, sites)] if sites > 1 => Some(offset),
+        _ => None,
+    }
+}
