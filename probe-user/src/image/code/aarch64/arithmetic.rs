@@ -139,13 +139,15 @@ pub(super) fn compute(kind: Arithmetic, a: &Value, b: &Value, width: u8) -> Valu
     if let (Arithmetic::Shift(shift), Value::Constant(amount)) = (kind, b) {
         return shifted(shift, a, (amount % u64::from(size(width))) as u32, width);
     }
-    let (Value::Constant(a), Value::Constant(b)) = (a, b) else {
-        return match kind {
-            Arithmetic::UpperUnsigned if width == 8 => a.multiplied_high(b),
-            Arithmetic::DivideUnsigned if width == 8 => a.divided_by(b),
-            _ => Value::Unknown,
-        };
-    };
+    match kind {
+        Arithmetic::UpperUnsigned => return a.multiplied_high(b),
+        // By zero, it is zero.
+        Arithmetic::DivideUnsigned if width == 8 && *b != Value::Constant(0) => {
+            return a.divided_by(b);
+        }
+        _ => {}
+    }
+    let (Value::Constant(a), Value::Constant(b)) = (a, b) else { return Value::Unknown };
     let (signed_a, signed_b) = (sign_extend(*a, width) as i64, sign_extend(*b, width) as i64);
     let result = match kind {
         // Division by zero gives zero.
