@@ -19,12 +19,12 @@ pub(super) struct Truth {
 /// What the sources say.
 pub(super) fn of(tree: &Tree) -> anyhow::Result<Truth> {
     fs::write(tree.path.join("offsets.c"), OFFSETS)?;
+    let compiler = tree.compile_command()?;
+    // Clang would assemble what is meant for our eyes.
+    let as_text = if compiler.contains("clang") { "-fno-integrated-as" } else { "" };
     // To assembly, also where the flags ask for something intermediate.
-    let command = format!(
-        "{} -I{} -fno-lto -S -o - offsets.c",
-        tree.compile_command()?,
-        tree.sources.display()
-    );
+    let command =
+        format!("{compiler} {as_text} -I{} -fno-lto -S -o - offsets.c", tree.sources.display());
     let output = Command::new("sh").current_dir(&tree.path).args(["-c", &command]).output()?;
     if !output.status.success() {
         bail!("{command}: {}", String::from_utf8_lossy(&output.stderr));
