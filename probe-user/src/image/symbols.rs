@@ -20,8 +20,9 @@ pub struct Symbol {
 /// the global ones win over those of one object file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symbols {
-    /// What is looked at first, for all in a row: see [`fingerprint`].
-    fingerprints: Vec<u64>,
+    /// What is looked at first, with the symbol's place in that order; sorted.
+    /// See [`fingerprint`].
+    fingerprints: Vec<(u64, usize)>,
     addresses: Vec<u64>,
     rest: Vec<Rest>,
 }
@@ -55,7 +56,7 @@ impl Symbols {
                 continue;
             };
             if length > 0 {
-                symbols.fingerprints.push(fingerprint(name));
+                symbols.fingerprints.push((fingerprint(name), symbols.rest.len()));
                 symbols.addresses.push(symbol.address());
                 symbols.rest.push(Rest {
                     size: symbol.size(),
@@ -65,18 +66,18 @@ impl Symbols {
                 });
             }
         }
+        symbols.fingerprints.sort_unstable();
         symbols
     }
 
     /// The first of a name; `data` is the file.
     pub(super) fn find(&self, data: &[u8], name: &str) -> Option<Symbol> {
         let wanted = fingerprint(name.as_bytes());
-        let index = self
-            .fingerprints
+        let from = self.fingerprints.partition_point(|(fingerprint, _)| *fingerprint < wanted);
+        let index = self.fingerprints[from..]
             .iter()
-            .enumerate()
-            .filter(|(_, fingerprint)| **fingerprint == wanted)
-            .map(|(index, _)| index)
+            .take_while(|(fingerprint, _)| *fingerprint == wanted)
+            .map(|(_, index)| *index)
             .find(|index| self.name(data, *index) == Some(name))?;
         Some(self.symbol(index))
     }
