@@ -366,14 +366,14 @@ impl Learner<'_> {
     }
 
     /// Where the function that says it is not in the file, since a linker took it
-    /// away: the increments say it as well.
+    /// away, or cannot be followed: the increments say it as well.
     fn loaded(
         &self,
         field: &'static str,
         counters: &[Counter],
         gap: Gap,
     ) -> Result<(u32, String, String), Gap> {
-        if !matches!(gap, Gap::NoSymbol { .. }) {
+        if !matches!(gap, Gap::NoSymbol { .. } | Gap::Unfollowed { .. }) {
             return Err(gap);
         }
         let found = self
