@@ -50,6 +50,18 @@ impl Witness {
         says.dedup();
         Self { place: place.into(), says }
     }
+
+    /// One that agrees. Who names several offsets (`SSL_free` frees both contexts
+    /// of a connection) is not believed against one who names another one.
+    fn that_agrees(witnesses: &[Self], offset: i64) -> Option<&Self> {
+        let (certain, vague): (Vec<&Self>, Vec<&Self>) = witnesses
+            .iter()
+            .filter(|witness| !witness.says.is_empty())
+            .partition(|witness| witness.says.len() == 1);
+        let agrees = |witness: &&&Self| witness.says.contains(&offset);
+        let among_vague = || vague.iter().find(agrees).filter(|_| certain.is_empty());
+        certain.iter().find(agrees).or_else(among_vague).copied()
+    }
 }
 
 /// Takes away every offset that no second witness confirms; of OpenSSL's
@@ -78,7 +90,7 @@ impl Court<'_, '_> {
     /// Keeps a field if a witness agrees with it.
     fn keep(&mut self, field: &str, said: Option<u32>, witnesses: Vec<Witness>) -> Option<u32> {
         let said = said?;
-        let agrees = witnesses.iter().find(|w| w.says.contains(&i64::from(said)));
+        let agrees = Witness::that_agrees(&witnesses, i64::from(said));
         if let Some(witness) = agrees {
             self.learnt.witnesses.push(Evidence {
                 field: field.to_owned(),
@@ -417,10 +429,23 @@ impl Court<'_, '_> {
         });
     }
 
-    /// Fields of its first argument that a function passes to `SSL_CTX_free`.
+    /// Fields of its first argument that a function passes to `SSL_CTX_free`, or
+    /// whose `references` it takes one from, where that was inlined.
     fn freed_by(&self, trace: &Trace) -> Vec<i64> {
         let frees = trace.calls.iter().filter(|c| self.is_function(&c.target, "SSL_CTX_free"));
-        frees.filter_map(|call| field_of_argument(&call.arguments[0])).collect()
+        let freed = frees.filter_map(|call| field_of_argument(&call.arguments[0]));
+        let references = self.learnt.layout.references.map(i64::from);
+        let drops = trace
+            .calls
+            .iter()
+            .filter(|c| self.is_function(&c.target, "CRYPTO_refcount_dec_and_test_zero"));
+        let dropped = drops.filter_map(|call| match &call.arguments[0] {
+            Value::Pointer { base: Base::Field(held), offset } if Some(*offset) == references => {
+                of_argument(held)
+            }
+            _ => None,
+        });
+        freed.chain(dropped).collect()
     }
 }
 
