@@ -99,9 +99,11 @@ mod tests {
 
     use super::*;
     use crate::image::{
+        functions::Functions,
         gap::Gap,
         layout::{self, Companion, LearntLayout},
         specimen::{Specimen, library},
+        unwind::FunctionRanges,
     };
 
     /// `mov OFFSET(%rdi),%eax; ret`: AWS-LC 1.69.0, gcc 12 -O3.
@@ -218,7 +220,8 @@ mod tests {
     fn learn(elf: &Elf) -> LearntLayout {
         let companion = Companion::Missing("libcrypto.so".to_owned());
         let family = Family::of(elf).expect("a family that is known");
-        layout::learn(elf, &companion, family)
+        let ranges = FunctionRanges::read(elf);
+        layout::learn(&mut Functions::new(elf, &ranges), &companion, family)
     }
 
     fn uncounted(learnt: &LearntLayout) -> Vec<String> {

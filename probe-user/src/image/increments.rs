@@ -6,10 +6,7 @@
 //! instructions, the last of which calls an outlined addition, is one, or ends
 //! a loop.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    ops::Range,
-};
+use std::{collections::BTreeSet, ops::Range};
 
 use probe_common::{COUNTERS, Counter};
 
@@ -19,7 +16,7 @@ use super::{
         instruction::{Effect, Instruction},
     },
     elf::Elf,
-    jumps::Jumps,
+    functions::Functions,
     unwind::FunctionRanges,
 };
 
@@ -58,15 +55,11 @@ pub struct IncrementSite {
 /// `block` is the offset of the first counter in the `SSL_CTX`. A function that
 /// does not decode to its end contributes nothing, and no probe is placed there.
 #[must_use]
-pub fn find(
-    elf: &Elf,
-    functions: &FunctionRanges<'_>,
-    jumps: &mut Jumps<'_>,
-    block: u32,
-) -> Vec<IncrementSite> {
+pub fn find(functions: &mut Functions<'_>, block: u32) -> Vec<IncrementSite> {
+    let elf = functions.elf();
     let mut sites = Vec::new();
     let mut candidates: Vec<(Range<u64>, Vec<u64>)> = Vec::new();
-    for range in possible(elf, functions, block) {
+    for range in possible(elf, functions.ranges(), block) {
         let Ok(instructions) = flow::decode(elf, &range) else { continue };
         let changes: Vec<u64> = instructions
             .iter()
@@ -83,10 +76,10 @@ pub fn find(
             }
         }
     }
-    jumps.look_for(&candidates.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>());
+    functions.prepare(&candidates.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>());
     for (range, changes) in candidates {
-        let outside = jumps.into_function(&range);
-        sites.extend(made_of_several(elf, &range, &changes, outside, block));
+        let Some(function) = functions.get(&range) else { continue };
+        sites.extend(made_of_several(elf, &function, &range, &changes, block));
     }
     sites
 }
@@ -110,16 +103,15 @@ fn possible(elf: &Elf, functions: &FunctionRanges<'_>, block: u32) -> Vec<Range<
 /// The increments of a function that take several instructions each.
 fn made_of_several(
     elf: &Elf,
+    function: &Function,
     range: &Range<u64>,
     changes: &[u64],
-    outside: &HashSet<u64>,
     block: u32,
 ) -> Vec<IncrementSite> {
-    let Ok(function) = Function::new(elf, range.clone(), outside) else { return Vec::new() };
     changes
         .iter()
         .filter_map(|at| {
-            let change = elf.processor().change(elf, &function, *at)?;
+            let change = elf.processor().change(elf, function, *at)?;
             Some(IncrementSite {
                 counter: counter_at(change.displacement, block)?,
                 address: change.last,

@@ -12,6 +12,7 @@ use super::{
     },
     elf::Elf,
     family::{Accessors, Family},
+    functions::Functions,
     gap::{FieldGap, Gap},
     loaded, references,
 };
@@ -129,8 +130,13 @@ pub enum Companion<'e> {
 
 /// Learns the layout of the `SSL_CTX` of a libssl.
 #[must_use]
-pub fn learn(elf: &Elf, companion: &Companion<'_>, family: Family) -> LearntLayout {
-    let mut learner = Learner { elf, family, learnt: LearntLayout::default() };
+pub fn learn(
+    functions: &mut Functions<'_>,
+    companion: &Companion<'_>,
+    family: Family,
+) -> LearntLayout {
+    let elf = functions.elf();
+    let mut learner = Learner { elf, functions, family, learnt: LearntLayout::default() };
     learner.counters();
     learner.number(companion);
     learner.references();
@@ -144,8 +150,9 @@ pub fn learn(elf: &Elf, companion: &Companion<'_>, family: Family) -> LearntLayo
     learner.learnt
 }
 
-struct Learner<'e> {
+struct Learner<'e, 'f> {
     elf: &'e Elf,
+    functions: &'f mut Functions<'e>,
     family: Family,
     learnt: LearntLayout,
 }
@@ -226,7 +233,7 @@ pub(super) fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u
     }
 }
 
-impl Learner<'_> {
+impl Learner<'_, '_> {
     fn settle<T>(&mut self, field: &str, result: Result<(T, String, String), Gap>) -> Option<T> {
         match result {
             Ok((value, question, answer)) => {
@@ -368,7 +375,7 @@ impl Learner<'_> {
     /// Where the function that says it is not in the file, since a linker took it
     /// away, or cannot be followed: the increments say it as well.
     fn loaded(
-        &self,
+        &mut self,
         field: &'static str,
         counters: &[Counter],
         gap: Gap,
@@ -376,11 +383,8 @@ impl Learner<'_> {
         if !matches!(gap, Gap::NoSymbol { .. } | Gap::Unfollowed { .. }) {
             return Err(gap);
         }
-        let found = self
-            .learnt
-            .layout
-            .block()
-            .and_then(|block| loaded::only_field(self.elf, block, counters));
+        let block = self.learnt.layout.block();
+        let found = block.and_then(|block| loaded::only_field(self.functions, block, counters));
         let offset = plausible(field, found.ok_or(gap)?, 8)?;
         let question = format!("the increments of {}", counters[0].name());
         Ok((offset, question, format!("load the context from u64[connection+{offset:#x}]")))

@@ -6,14 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use probe_common::Counter;
 
 use super::{
-    code::{
-        flow::{Function, Origin},
-        instruction::Effect,
-    },
-    elf::Elf,
-    increments,
-    jumps::Jumps,
-    unwind::FunctionRanges,
+    code::{flow::Origin, instruction::Effect},
+    functions::Functions,
 };
 
 /// Counters that count on the context that the connection has now
@@ -29,16 +23,17 @@ pub(super) const ON_SESSION_CTX: [Counter; 5] =
 /// loaded from, each with the number of increments that say so.
 ///
 /// `block` is the offset of the first counter in the `SSL_CTX`.
-pub(super) fn fields(elf: &Elf, block: u32, counters: &[Counter]) -> BTreeMap<i64, usize> {
-    let functions = FunctionRanges::read(elf);
-    let mut jumps = Jumps::new(elf, &functions);
+pub(super) fn fields(
+    functions: &mut Functions<'_>,
+    block: u32,
+    counters: &[Counter],
+) -> BTreeMap<i64, usize> {
+    let sites = functions.increments(block);
+    let of_these = || sites.iter().filter(|site| counters.contains(&site.counter));
+    functions.prepare(&of_these().map(|site| site.function.clone()).collect::<Vec<_>>());
     let mut found = BTreeMap::new();
-    for site in increments::find(elf, &functions, &mut jumps, block) {
-        if !counters.contains(&site.counter) {
-            continue;
-        }
-        let outside = jumps.into_function(&site.function);
-        let Ok(function) = Function::new(elf, site.function.clone(), outside) else { continue };
+    for site in of_these() {
+        let Some(function) = functions.get(&site.function) else { continue };
         let origins = function.reaching(site.base, site.base_at);
         let loads: Option<BTreeSet<i64>> = origins
             .into_iter()
@@ -62,8 +57,12 @@ pub(super) fn fields(elf: &Elf, block: u32, counters: &[Counter]) -> BTreeMap<i6
 }
 
 /// The one field that at least two increments say, and none contradicts.
-pub(super) fn only_field(elf: &Elf, block: u32, counters: &[Counter]) -> Option<i64> {
-    let found = fields(elf, block, counters);
+pub(super) fn only_field(
+    functions: &mut Functions<'_>,
+    block: u32,
+    counters: &[Counter],
+) -> Option<i64> {
+    let found = fields(functions, block, counters);
     match Vec::from_iter(found)[..] {
         [(offset, sites)] if sites > 1 => Some(offset),
         _ => None,

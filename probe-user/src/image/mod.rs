@@ -6,6 +6,7 @@ pub mod code;
 pub mod companion;
 pub mod elf;
 pub mod family;
+pub mod functions;
 pub mod gap;
 pub mod increments;
 pub mod jumps;
@@ -26,7 +27,7 @@ pub mod witness;
 
 use std::path::{Path, PathBuf};
 
-use self::code::processor::Processor;
+use self::{code::processor::Processor, functions::Functions, unwind::FunctionRanges};
 pub use self::{
     elf::{Elf, ElfError},
     family::Family,
@@ -99,10 +100,12 @@ impl Image {
         let (learnt, settings, plan) = if processor.is_read() {
             match family {
                 Some(family) => {
-                    let mut learnt = layout::learn(elf, companion, family);
-                    witness::confirm(elf, companion, family, &mut learnt);
+                    let ranges = FunctionRanges::read(elf);
+                    let mut functions = Functions::new(elf, &ranges);
+                    let mut learnt = layout::learn(&mut functions, companion, family);
+                    witness::confirm(&mut functions, companion, family, &mut learnt);
                     let settings = settings::learn(elf, &learnt.layout, family);
-                    let plan = plan::plan(elf, &learnt.layout, choice);
+                    let plan = plan::plan(functions, &learnt.layout, choice);
                     (learnt, settings, plan)
                 }
                 None => stripped::learn(elf, choice),

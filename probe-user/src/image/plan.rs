@@ -3,10 +3,7 @@
 //! where none is near, on one that it executes out of line), at a boundary that
 //! decoding from the function's start proves.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    ops::Range,
-};
+use std::{collections::BTreeSet, ops::Range, rc::Rc};
 
 use probe_common::{
     Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
@@ -19,12 +16,11 @@ use super::{
         instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
+    functions::Functions,
     gap::{FieldGap, Gap},
     increments::{self, IncrementSite},
-    jumps::Jumps,
     layout::Layout,
     proof::ContextValue,
-    unwind::FunctionRanges,
 };
 
 /// Instructions behind an increment among which a probe point is looked for.
@@ -180,36 +176,24 @@ pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
 
 /// Plans the probes of a library whose layout is known.
 #[must_use]
-pub fn plan(elf: &Elf, layout: &Layout, choice: PlanChoice) -> ProbePlan {
+pub fn plan(mut functions: Functions<'_>, layout: &Layout, choice: PlanChoice) -> ProbePlan {
     if block_layout(layout).is_none() {
         return ProbePlan::default();
     }
-    let block = layout.block();
-    let ranges = FunctionRanges::read(elf);
-    let mut jumps = Jumps::new(elf, &ranges);
-    let found =
-        block.map_or_else(Vec::new, |block| increments::find(elf, &ranges, &mut jumps, block));
-    plan_behind(elf, layout, &ranges, jumps, &found, choice)
+    let found = layout.block().map(|block| functions.increments(block));
+    plan_behind(functions, layout, found.as_deref().unwrap_or_default(), choice)
 }
 
 /// Plans the probes of a library whose increments are known already.
 #[must_use]
 pub fn plan_behind<'e>(
-    elf: &'e Elf,
+    functions: Functions<'e>,
     layout: &'e Layout,
-    ranges: &'e FunctionRanges<'e>,
-    jumps: Jumps<'e>,
     found: &[IncrementSite],
     choice: PlanChoice,
 ) -> ProbePlan {
-    let mut planner = Planner {
-        elf,
-        layout,
-        ranges,
-        jumps,
-        functions: HashMap::new(),
-        plan: ProbePlan::default(),
-    };
+    let elf = functions.elf();
+    let mut planner = Planner { elf, layout, functions, plan: ProbePlan::default() };
     planner.look_for_jumps(found);
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
     let complete =
@@ -224,9 +208,7 @@ pub fn plan_behind<'e>(
 struct Planner<'e> {
     elf: &'e Elf,
     layout: &'e Layout,
-    ranges: &'e FunctionRanges<'e>,
-    jumps: Jumps<'e>,
-    functions: HashMap<u64, Option<Function>>,
+    functions: Functions<'e>,
     plan: ProbePlan,
 }
 
@@ -235,10 +217,10 @@ impl Planner<'_> {
     fn look_for_jumps(&mut self, found: &[IncrementSite]) {
         let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
         let named = named.filter_map(|name| self.elf.function(name));
-        let named = named.filter_map(|symbol| self.ranges.containing(symbol.address));
+        let named = named.filter_map(|symbol| self.functions.ranges().containing(symbol.address));
         let functions: Vec<Range<u64>> =
             found.iter().map(|site| site.function.clone()).chain(named).collect();
-        self.jumps.look_for(&functions);
+        self.functions.prepare(&functions);
     }
 
     /// Places a probe behind every increment; says whether none is missing.
@@ -292,7 +274,7 @@ impl Planner<'_> {
             .filter(|site| {
                 counter == Counter::CacheFull && add_session == Some(site.function.start)
                     || self.function(site.function.start).is_some_and(|function| {
-                        ContextValue::at_increment(function, site, layout, false).is_loaded()
+                        ContextValue::at_increment(&function, site, layout, false).is_loaded()
                     })
             })
             .collect()
@@ -308,12 +290,12 @@ impl Planner<'_> {
         let name = self.name(site.function.start);
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
-        let context = ContextValue::at_increment(function, site, layout, agree);
-        let argument = |at| context.available(function, site.address, at);
-        let found = first_emulated(function, increment.end(), argument);
+        let context = ContextValue::at_increment(&function, site, layout, agree);
+        let argument = |at| context.available(&function, site.address, at);
+        let found = first_emulated(&function, increment.end(), argument);
         let (instruction, argument) = match found {
             Ok(found) => found,
-            Err(why) => first_stepped(function, increment.end(), argument).ok_or(why)?,
+            Err(why) => first_stepped(&function, increment.end(), argument).ok_or(why)?,
         };
         let kind = ProbeKind::Increment(site.counter);
         point(elf, kind, name, &instruction, argument, Action::Mirror)
@@ -355,7 +337,8 @@ impl Planner<'_> {
             .into_iter()
             .find(|name| self.elf.function(name).is_some())
             .unwrap_or("SSL_CTX_flush_sessions");
-        if let Err(reason) = calls::expect(self.elf, self.ranges, "SSL_CTX_free", flush) {
+        if let Err(reason) = calls::expect(self.elf, self.functions.ranges(), "SSL_CTX_free", flush)
+        {
             self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
             return;
         }
@@ -392,10 +375,10 @@ impl Planner<'_> {
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
         let function =
             self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let path = straight(function, symbol.address);
-        let holders = holders(function, &path, argument.register);
+        let path = straight(&function, symbol.address);
+        let holders = holders(&function, &path, argument.register);
         let argument_at = |at| {
-            let holder = holders.iter().find(|holder| holder.holds_at(function, at))?;
+            let holder = holders.iter().find(|holder| holder.holds_at(&function, at))?;
             Some(Argument { register: holder.register, ..argument })
         };
         let emulated = path.iter().filter(|instruction| instruction.emulated);
@@ -407,17 +390,8 @@ impl Planner<'_> {
         point(elf, kind, name.to_owned(), instruction, argument, action).map_err(refused)
     }
 
-    fn function(&mut self, start: u64) -> Option<&Function> {
-        let range = self.ranges.containing(start).filter(|range| range.start == start);
-        let (elf, jumps) = (self.elf, &mut self.jumps);
-        self.functions
-            .entry(start)
-            .or_insert_with(|| {
-                let range = range?;
-                let outside = jumps.into_function(&range);
-                Function::new(elf, range, outside).ok()
-            })
-            .as_ref()
+    fn function(&mut self, start: u64) -> Option<Rc<Function>> {
+        self.functions.starting_at(start)
     }
 
     fn name(&self, start: u64) -> String {

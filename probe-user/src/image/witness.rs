@@ -17,12 +17,11 @@ use super::{
     },
     elf::Elf,
     family::Family,
+    functions::Functions,
     gap::{FieldGap, Gap},
     increments,
-    jumps::Jumps,
     layout::{Companion, Evidence, LearntLayout},
     loaded,
-    unwind::FunctionRanges,
 };
 
 /// From the first counter to `references`, the next member of the struct
@@ -66,8 +65,13 @@ impl Witness {
 
 /// Takes away every offset that no second witness confirms; of OpenSSL's
 /// relatives, which do not have all of the witnesses, those that one contradicts.
-pub fn confirm(elf: &Elf, companion: &Companion<'_>, family: Family, learnt: &mut LearntLayout) {
-    let mut court = Court { elf, companion, family, learnt };
+pub fn confirm(
+    functions: &mut Functions<'_>,
+    companion: &Companion<'_>,
+    family: Family,
+    learnt: &mut LearntLayout,
+) {
+    let mut court = Court { elf: functions.elf(), functions, companion, family, learnt };
     let references = court.references();
     court.block(&references);
     court.sessions();
@@ -75,14 +79,15 @@ pub fn confirm(elf: &Elf, companion: &Companion<'_>, family: Family, learnt: &mu
     court.connection();
 }
 
-struct Court<'e, 'l> {
+struct Court<'e, 'f, 'l> {
     elf: &'e Elf,
-    companion: &'e Companion<'e>,
+    functions: &'f mut Functions<'e>,
+    companion: &'l Companion<'l>,
     family: Family,
     learnt: &'l mut LearntLayout,
 }
 
-impl Court<'_, '_> {
+impl Court<'_, '_, '_> {
     fn trace(&self, function: &str, arguments: &[Value]) -> Trace {
         trace(self.elf, function, arguments)
     }
@@ -223,12 +228,10 @@ impl Court<'_, '_> {
     }
 
     /// The increments of a block that begins there, if they are those of the sources.
-    fn incremented(&self, start: i64) -> Witness {
+    fn incremented(&mut self, start: i64) -> Witness {
         let place = "the instructions that change counters";
         let Ok(block) = u32::try_from(start) else { return Witness::new(place, Vec::new()) };
-        let functions = FunctionRanges::read(self.elf);
-        let mut jumps = Jumps::new(self.elf, &functions);
-        let sites = increments::find(self.elf, &functions, &mut jumps, block);
+        let sites = self.functions.increments(block);
         let mut missing = 0;
         for counter in COUNTERS {
             let found = sites.iter().filter(|site| site.counter == counter).count();
@@ -390,7 +393,7 @@ impl Court<'_, '_> {
             && self.is_said_by("ssl_to_session_ctx", "SSL_set_SSL_CTX")
             && let Some(block) = self.learnt.layout.block()
         {
-            let loaded = loaded::only_field(self.elf, block, &loaded::ON_SESSION_CTX);
+            let loaded = loaded::only_field(self.functions, block, &loaded::ON_SESSION_CTX);
             let place = "the increments on the context that a connection began with";
             witnesses.push(Witness::new(place, loaded.into_iter().filter(not_ctx).collect()));
         }

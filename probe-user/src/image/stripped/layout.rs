@@ -5,15 +5,15 @@ use probe_common::COUNTERS;
 
 use super::Recognised;
 use crate::image::{
-    elf::Elf,
     family::Family,
+    functions::Functions,
     gap::{FieldGap, Gap},
     layout::{self, Companion, Evidence, LearntLayout},
 };
 
-/// Learns the layout; `elf` names the functions that were found.
-pub(super) fn learn(elf: &Elf, found: &Recognised) -> LearntLayout {
-    let mut learnt = layout::learn(elf, &Companion::Within, Family::OpenSsl);
+/// Learns the layout; the file names the functions that were found.
+pub(super) fn learn(functions: &mut Functions<'_>, found: &Recognised) -> LearntLayout {
+    let mut learnt = layout::learn(functions, &Companion::Within, Family::OpenSsl);
     let block = learnt.layout.block();
     if block != Some(found.block) {
         let reason = Gap::Contradiction {

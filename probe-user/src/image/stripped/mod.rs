@@ -25,9 +25,9 @@ use self::{death::NoDeath, functions::Functions};
 use super::{
     elf::{Elf, Symbol},
     family::Family,
+    functions as image_functions,
     gap::{FieldGap, Gap},
     increments::IncrementSite,
-    jumps::Jumps,
     layout::LearntLayout,
     plan::{self, PlanChoice, ProbePlan},
     settings::{self, LearntSettings},
@@ -80,11 +80,10 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, Pr
     match recognise(elf, &ranges) {
         Ok(found) => {
             let named = elf.with_functions(&found.functions);
-            let learnt = layout::learn(&named, &found);
+            let mut code = image_functions::Functions::new(&named, &ranges);
+            let learnt = layout::learn(&mut code, &found);
             let settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
-            let jumps = Jumps::new(&named, &ranges);
-            let (layout, increments) = (&learnt.layout, &found.increments);
-            let plan = plan::plan_behind(&named, layout, &ranges, jumps, increments, choice);
+            let plan = plan::plan_behind(code, &learnt.layout, &found.increments, choice);
             (learnt, settings, plan)
         }
         Err(reason) => {
