@@ -81,7 +81,7 @@ fn added_in_place(answer: &Answer) -> Vec<(i64, String)> {
 
 fn added_by_call(elf: &Elf, answer: &Answer) -> Vec<(i64, String)> {
     let mut found = Vec::new();
-    for call in &answer.calls {
+    for call in answer.calls.iter() {
         let name = match &call.target {
             Value::Pointer { base: Base::Import(name), offset: 0 } => Some(&**name),
             Value::Constant(address) => elf.function_name(*address),

@@ -288,7 +288,7 @@ fn written(setting: Setting, asked: &Asked) -> Result<(Place, Evidence), Gap> {
     let mut fields: Vec<&Field> = asked
         .answers
         .iter()
-        .flat_map(|answer| &answer.stores)
+        .flat_map(|answer| answer.stores.iter())
         .filter(|(_, value)| *value == Value::Constant(SOME_LENGTH))
         .map(|(field, _)| field)
         .collect();

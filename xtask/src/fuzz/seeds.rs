@@ -50,6 +50,17 @@ pub(crate) fn x86_64() -> Vec<(&'static str, Vec<u8>)> {
                 0x48, 0xc1, 0xe0, 0x02, 0x6a, 0x03, 0x59, 0x48, 0x6b, 0xc0, 0x07, 0xeb, 0xd7,
             ],
         ),
+        // xchg %eax,%ebx, ten times / xor %eax,%eax / lock incl -0x783a6(%rdi) /
+        // add %al,(%rax), 29 times / mov $0xf214831,%edi / js back / ...: paths that
+        // write much and fork often, which took more than 64 MiB once.
+        ("writes", {
+            let mut code = vec![0x93; 10];
+            code.extend([0x31, 0xc0, 0xf0, 0xff, 0x87, 0x5a, 0x7c, 0xf8]);
+            code.extend([0; 61]);
+            code.extend([0xbf, 0x31, 0x48, 0x21, 0x0f, 0x78, 0xd0, 0, 0, 0x48, 0xc3]);
+            code.extend([0x63, 0x26, 0x40, 0x30, 0x48]);
+            code
+        }),
     ]
 }
 

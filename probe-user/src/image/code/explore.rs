@@ -8,6 +8,7 @@ use std::{
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
+    history::History,
     machine::{Call, Flags, Increment, Machine},
     processor::{Convention, Next},
     value::{Base, Field, Value},
@@ -50,11 +51,11 @@ pub struct Answer {
     /// What it returned.
     pub value: Value,
     /// What it added to memory on the way.
-    pub increments: Vec<Increment>,
+    pub increments: History<Increment>,
     /// What it called on the way, followed or not.
-    pub calls: Vec<Call>,
+    pub calls: History<Call>,
     /// What it wrote to memory that is not the stack's.
-    pub stores: Vec<(Field, Value)>,
+    pub stores: History<(Field, Value)>,
     /// The state at its end.
     machine: Machine,
 }
@@ -196,7 +197,7 @@ impl Explorer<'_> {
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let known = machine.increments.len();
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
-            self.seen.changes.extend(machine.increments.iter().skip(known).cloned());
+            self.seen.changes.extend(machine.increments.since(known).cloned());
             if machine.written() > MAX_WRITTEN {
                 return Err(stopped("it writes more memory than is followed"));
             }

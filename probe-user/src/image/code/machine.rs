@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::{
     CodeSource,
+    history::History,
     value::{Base, CallResult, Field, Value, mask, sign_extend},
 };
 
@@ -99,11 +100,11 @@ pub struct Machine {
     pub flags: Flags,
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
-    pub increments: Vec<Increment>,
-    /// Calls that were made, in order, also those that were followed.
-    pub calls: Vec<Call>,
-    /// What was written to memory that is not the stack's, in this order.
-    pub stores: Vec<(Field, Value)>,
+    pub increments: History<Increment>,
+    /// Calls that were made, also those that were followed.
+    pub calls: History<Call>,
+    /// What was written to memory that is not the stack's.
+    pub stores: History<(Field, Value)>,
     /// Objects of which more was written than is followed.
     overwritten: Vec<Base>,
     /// 64-bit fields that are known not to be null.
@@ -118,9 +119,9 @@ impl Machine {
             registers: [const { Value::Unknown }; REGISTERS],
             flags: Flags::Unknown,
             cells: Vec::new(),
-            increments: Vec::new(),
-            calls: Vec::new(),
-            stores: Vec::new(),
+            increments: History::new(),
+            calls: History::new(),
+            stores: History::new(),
             overwritten: Vec::new(),
             non_null: Vec::new(),
         }

@@ -15,6 +15,7 @@ pub mod aarch64;
 mod bounds;
 pub mod explore;
 pub mod flow;
+pub mod history;
 pub mod instruction;
 pub mod machine;
 pub mod processor;
