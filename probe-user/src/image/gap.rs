@@ -90,6 +90,13 @@ pub enum Gap {
         /// How many there should be.
         expected: usize,
     },
+    /// The increments are not made on the contexts, or not in the functions, in
+    /// which the sources make them.
+    #[error(
+        "the increments found are not all on the contexts and in the functions of the sources: \
+         none is taken for the first sight of a context"
+    )]
+    NotThoseOfTheSources,
     /// A function does not call another one that it should, so that a probe
     /// there would not see it.
     #[error("{function} does not call {callee}")]

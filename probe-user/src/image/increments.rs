@@ -20,25 +20,13 @@ use super::{
     unwind::FunctionRanges,
 };
 
-/// How often the sources change each counter (OpenSSL 1.1.1 to 4.0: 15 lines).
-#[must_use]
-pub const fn in_the_sources(counter: Counter) -> usize {
-    match counter {
-        // `tls_setup_handshake`; `final_server_name` adds one and takes one.
-        Counter::Accept => 3,
-        // A server's in `lookup_sess_in_cache`, a client's in `tls_process_server_hello`.
-        Counter::Misses => 2,
-        // A server's in `ssl_get_prev_session`, a client's in `tls_finish_handshake`.
-        Counter::Hits => 2,
-        _ => 1,
-    }
-}
-
 /// One instruction that changes a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncrementSite {
     /// The counter.
     pub counter: Counter,
+    /// 1 or -1.
+    pub amount: i8,
     /// The address of the instruction; of the last one, where it takes several.
     pub address: u64,
     /// The function that it is in, or the part of one.
@@ -70,9 +58,10 @@ pub fn find(functions: &mut Functions<'_>, block: u32) -> Vec<IncrementSite> {
             candidates.push((range.clone(), changes));
         }
         for instruction in &instructions {
-            if let Some((counter, base)) = increment(instruction, block) {
+            if let Some((counter, amount, base)) = increment(instruction, block) {
                 let (address, function) = (instruction.address, range.clone());
-                sites.push(IncrementSite { counter, address, function, base, base_at: address });
+                let base_at = address;
+                sites.push(IncrementSite { counter, amount, address, function, base, base_at });
             }
         }
     }
@@ -114,6 +103,7 @@ fn made_of_several(
             let change = elf.processor().change(elf, function, *at)?;
             Some(IncrementSite {
                 counter: counter_at(change.displacement, block)?,
+                amount: change.amount,
                 address: change.last,
                 function: range.clone(),
                 base: change.base,
@@ -123,13 +113,13 @@ fn made_of_several(
         .collect()
 }
 
-/// Whether an instruction changes one of the counters by one, and through which
-/// register.
-fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, usize)> {
-    let Effect::Change { base, displacement, atomic: true, .. } = instruction.effect else {
+/// Whether an instruction changes one of the counters by one, in which direction,
+/// and through which register.
+fn increment(instruction: &Instruction, block: u32) -> Option<(Counter, i8, usize)> {
+    let Effect::Change { base, displacement, amount, atomic: true } = instruction.effect else {
         return None;
     };
-    Some((counter_at(displacement, block)?, base))
+    Some((counter_at(displacement, block)?, amount, base))
 }
 
 /// The counter at a distance from the context.

@@ -17,6 +17,7 @@ mod proof;
 mod references;
 pub mod separate;
 pub mod settings;
+pub mod sources;
 #[cfg(test)]
 mod specimen;
 pub mod stripped;

@@ -18,9 +18,10 @@ use super::{
     elf::Elf,
     functions::Functions,
     gap::{FieldGap, Gap},
-    increments::{self, IncrementSite},
+    increments::IncrementSite,
     layout::Layout,
     proof::ContextValue,
+    sources::{self, CounterChange, On},
 };
 
 /// Instructions behind an increment among which a probe point is looked for.
@@ -39,6 +40,10 @@ const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
 
 /// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
 const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
+
+/// Increments of one counter in one file that are looked at: more are not
+/// OpenSSL's, and each costs a look at its whole function.
+const MAX_SITES: usize = 256;
 
 /// Which plan to make of a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -227,10 +232,14 @@ impl Planner<'_> {
     fn increments(&mut self, found: &[IncrementSite]) -> bool {
         let sites: Vec<(Counter, Vec<&IncrementSite>)> =
             COUNTERS.into_iter().map(|counter| (counter, self.sites(found, counter))).collect();
-        let expected = |counter| increments::in_the_sources(counter);
-        // Where any is missing, one that is there can be something else's.
-        let agree = sites.iter().all(|(counter, sites)| sites.len() == expected(*counter));
-        let mut complete = true;
+        let expected = |counter| sources::in_the_sources(counter);
+        let agree = self.agree(&sites);
+        let mut complete = agree;
+        // Otherwise the counters that are missing are gaps already.
+        if !agree && sites.iter().all(|(counter, sites)| sites.len() == expected(*counter)) {
+            let reason = Gap::NotThoseOfTheSources;
+            self.plan.gaps.push(FieldGap { field: "probe:births".to_owned(), reason });
+        }
         for (counter, sites) in sites {
             let field = format!("probe:{}", counter.name());
             let expected = expected(counter);
@@ -255,6 +264,22 @@ impl Planner<'_> {
         complete
     }
 
+    /// Whether all these increments are OpenSSL's: as many, on the contexts and in
+    /// the functions of the sources. If not, each can be something else's.
+    fn agree(&mut self, sites: &[(Counter, Vec<&IncrementSite>)]) -> bool {
+        let layout = self.layout;
+        let mut changes = Vec::new();
+        for site in sites.iter().flat_map(|(_, sites)| sites) {
+            let start = site.function.start;
+            let Some(function) = self.function(start) else { return false };
+            let context = ContextValue::at_increment(&function, site, layout, false);
+            let Some(on) = context.on(&function, layout) else { return false };
+            let IncrementSite { counter, amount, .. } = **site;
+            changes.push(CounterChange { counter, amount, on, function: start });
+        }
+        sources::are_those_of_the_sources(&changes)
+    }
+
     /// The increments of a counter. A large program has others that look alike:
     /// if there are too many, those count whose context comes from a connection,
     /// and the one in `SSL_CTX_add_session`, whose argument it is.
@@ -265,7 +290,7 @@ impl Planner<'_> {
     ) -> Vec<&'s IncrementSite> {
         let all: Vec<&IncrementSite> =
             found.iter().filter(|site| site.counter == counter).collect();
-        if all.len() <= increments::in_the_sources(counter) {
+        if all.len() <= sources::in_the_sources(counter) || all.len() > MAX_SITES {
             return all;
         }
         let layout = self.layout;
@@ -274,7 +299,8 @@ impl Planner<'_> {
             .filter(|site| {
                 counter == Counter::CacheFull && add_session == Some(site.function.start)
                     || self.function(site.function.start).is_some_and(|function| {
-                        ContextValue::at_increment(&function, site, layout, false).is_loaded()
+                        let context = ContextValue::at_increment(&function, site, layout, false);
+                        context.on(&function, layout).is_some_and(|on| on != On::Given)
                     })
             })
             .collect()
@@ -283,15 +309,16 @@ impl Planner<'_> {
     /// The first emulated instruction behind an increment at which the context
     /// can be had.
     ///
-    /// `agree`: all increments of the sources were found, so that this one must be
-    /// one of them; else it makes no record unless the context is known by its origin.
+    /// `agree`: all increments are those of the sources, and this is one of them;
+    /// else it makes no record.
     fn behind(&mut self, site: &IncrementSite, agree: bool) -> Result<ProbePoint, &'static str> {
         let (elf, layout) = (self.elf, self.layout);
         let name = self.name(site.function.start);
         let function = self.function(site.function.start).ok_or("its function does not decode")?;
         let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
         let context = ContextValue::at_increment(&function, site, layout, agree);
-        let argument = |at| context.available(&function, site.address, at);
+        let argument =
+            |passed: &[Instruction], at| context.available(&function, site.address, passed, at);
         let found = first_emulated(&function, increment.end(), argument);
         let (instruction, argument) = match found {
             Ok(found) => found,
@@ -404,15 +431,17 @@ impl Planner<'_> {
 fn first_emulated(
     function: &Function,
     mut at: u64,
-    argument: impl Fn(u64) -> Option<Argument>,
+    argument: impl Fn(&[Instruction], u64) -> Option<Argument>,
 ) -> Result<(Instruction, Argument), &'static str> {
+    let mut passed = Vec::new();
     for _ in 0..REACH {
         let instruction = *function.at(at).ok_or("the path leaves the function")?;
         if instruction.emulated
-            && let Some(argument) = argument(at)
+            && let Some(argument) = argument(&passed, at)
         {
             return Ok((instruction, argument));
         }
+        passed.push(instruction);
         at = match instruction.control {
             Control::Next | Control::CallThrough(_) => instruction.end(),
             Control::Call(_) if instruction.emulated => instruction.end(),
@@ -431,12 +460,13 @@ fn first_emulated(
 fn first_stepped(
     function: &Function,
     at: u64,
-    argument: impl Fn(u64) -> Option<Argument>,
+    argument: impl Fn(&[Instruction], u64) -> Option<Argument>,
 ) -> Option<(Instruction, Argument)> {
-    straight(function, at)
-        .into_iter()
-        .filter(|instruction| instruction.steppable)
-        .find_map(|instruction| Some((instruction, argument(instruction.address)?)))
+    let path = straight(function, at);
+    let mut steppable = path.iter().enumerate().filter(|(_, instruction)| instruction.steppable);
+    steppable.find_map(|(index, instruction)| {
+        Some((*instruction, argument(&path[..index], instruction.address)?))
+    })
 }
 
 /// The instructions from a place to the first that may go elsewhere.

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use super::{
     code::{
         flow::{Function, Origin},
-        instruction::{Control, Effect},
+        instruction::{Control, Effect, Instruction, Writes},
     },
     increments::IncrementSite,
     layout::Layout,
     plan::Argument,
+    sources::On,
 };
 
 /// Where the context comes from at an increment.
@@ -30,7 +31,9 @@ struct Loaded {
 
 impl ContextValue {
     /// `agree`: that the base register holds a context is certain, since all
-    /// increments of the sources were found and this is one of them.
+    /// increments are those of the sources, and this is one of them. What a
+    /// field's place alone says of a pointer does not suffice: since 3.2, `ctx` is
+    /// the second word of a connection, as it is of many other things.
     pub(super) fn at_increment(
         function: &Function,
         site: &IncrementSite,
@@ -39,35 +42,62 @@ impl ContextValue {
     ) -> Self {
         let base_origins = function.reaching(site.base, site.base_at);
         let loaded = Loaded::by_all(function, &base_origins, layout);
-        let creates = agree || loaded.is_some();
-        Self { creates, base: site.base, base_origins, loaded }
+        Self { creates: agree, base: site.base, base_origins, loaded }
     }
 
-    /// Whether the context was loaded from a field of a connection.
-    pub(super) fn is_loaded(&self) -> bool {
-        self.loaded.is_some()
+    /// On which context the increment is made, as the loads before it say.
+    pub(super) fn on(&self, function: &Function, layout: &Layout) -> Option<On> {
+        match &self.loaded {
+            Some(loaded) if Some(loaded.displacement) == layout.ssl_to_ctx => Some(On::Chosen),
+            Some(_) => Some(On::Session),
+            None => {
+                let given = self.base_origins.iter().all(|o| is_argument(function, *o));
+                given.then_some(On::Given)
+            }
+        }
     }
 
     /// How the context can be had at a place behind the increment, if whatever
     /// way leads there it is the same kind of thing.
+    ///
+    /// `passed` is what stands between the two: a loop can assign the register
+    /// again with the same instruction, which is another context then; and what
+    /// is to be loaded again must still be there.
     pub(super) fn available(
         &self,
         function: &Function,
         increment: u64,
+        passed: &[Instruction],
         at: u64,
     ) -> Option<Argument> {
+        let untouched = |register| !passed.iter().any(|i| i.assigns(register));
         let straight = is_straight(function, increment, at);
         let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
             let origins = function.reaching(register, at);
             let of_one_kind =
                 straight || typed || origins.iter().all(|o| is_argument(function, *o));
-            origins.is_subset(known) && !origins.contains(&Origin::Outside) && of_one_kind
+            origins.is_subset(known)
+                && !origins.contains(&Origin::Outside)
+                && of_one_kind
+                && untouched(register)
         };
         if holds(self.base, &self.base_origins, self.loaded.is_some()) {
             let creates = self.creates;
             return Some(Argument { register: self.base, dereference: None, creates });
         }
+        let is_call =
+            |i: &Instruction| matches!(i.control, Control::Call(_) | Control::CallThrough(_));
         let loaded = self.loaded.as_ref()?;
+        // In libssl only `SSL_new` and `SSL_set_SSL_CTX` put a context into a
+        // connection (ssl/ssl_lib.c, 1.1.1 to 4.0), so that it takes a call; of
+        // what may be something else's code, nothing is known.
+        let may_hit = |i: &Instruction| {
+            i.writes.may_hit_pointer(loaded.connection, i64::from(loaded.displacement))
+                || !self.creates && i.writes != Writes::Nothing
+        };
+        if passed.iter().any(|i| is_call(i) || may_hit(i)) {
+            return None;
+        }
         holds(loaded.connection, &loaded.connection_origins, false).then_some(Argument {
             register: loaded.connection,
             dereference: Some(loaded.displacement),
@@ -143,4 +173,99 @@ fn is_straight(function: &Function, increment: u64, at: u64) -> bool {
         here = next;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use probe_common::Counter;
+
+    use super::*;
+    use crate::image::code::{CodeSource, processor::Processor, x86_64::X86_64};
+
+    struct Bytes(&'static [u8]);
+
+    impl CodeSource for Bytes {
+        fn processor(&self) -> &'static dyn Processor {
+            &X86_64
+        }
+        fn code(&self, address: u64) -> Option<&[u8]> {
+            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+        }
+        fn constant(&self, _: u64, _: usize) -> Option<u64> {
+            None
+        }
+        fn import_at(&self, _: u64) -> Option<&str> {
+            None
+        }
+    }
+
+    const RAX: usize = 0;
+
+    /// How the context of the increment at one place can be had at another one,
+    /// with all that stands between them passed.
+    fn at(bytes: &'static [u8], increment: u64, at: u64, agree: bool) -> Option<Argument> {
+        let range = 0x1000..0x1000 + bytes.len() as u64;
+        let function =
+            Function::new(&Bytes(bytes), range.clone(), &HashSet::new()).expect("it decodes");
+        let site = IncrementSite {
+            counter: Counter::Misses,
+            amount: 1,
+            address: increment,
+            function: range,
+            base: RAX,
+            base_at: increment,
+        };
+        let layout = Layout { ssl_to_ctx: Some(8), ..Layout::default() };
+        let context = ContextValue::at_increment(&function, &site, &layout, agree);
+        let between = |i: &&Instruction| i.address > increment && i.address < at;
+        let passed: Vec<Instruction> =
+            function.instructions().iter().filter(between).copied().collect();
+        context.available(&function, increment, &passed, at)
+    }
+
+    /// gcc 12 -O2 of `do c->misses++; while ((s = s->next) && (c = s->ctx))`, rotated:
+    /// 1000: mov 8(%rdi),%rax / 1004: test %rax,%rax / 1007: je 101d /
+    /// 1009: lock addl $1,0x90(%rax) / 1011: mov (%rdi),%rdi / 1014: mov 8(%rdi),%rax /
+    /// 1018: test %rax,%rax / 101b: jne 1009 / 101d: ret
+    #[test]
+    fn in_a_loop_the_register_holds_the_next_context() {
+        let bytes = &[
+            0x48, 0x8b, 0x47, 0x08, 0x48, 0x85, 0xc0, 0x74, 0x14, 0xf0, 0x83, 0x80, 0x90, 0, 0, 0,
+            1, 0x48, 0x8b, 0x3f, 0x48, 0x8b, 0x47, 0x08, 0x48, 0x85, 0xc0, 0x75, 0xec, 0xc3,
+        ];
+        assert_eq!(at(bytes, 0x1009, 0x101b, true), None);
+        let there = at(bytes, 0x1009, 0x1011, true).expect("nothing has changed yet");
+        assert_eq!((there.register, there.dereference), (RAX, None));
+    }
+
+    /// 1000: mov 8(%rbx),%rax / 1004: lock addl $1,0x90(%rax) /
+    /// 100c: mov %rsi,DISTANCE(%rbx) / 1010: xor %eax,%eax / 1012: ret
+    macro_rules! stores {
+        ($distance:literal) => {
+            &[
+                0x48, 0x8b, 0x43, 0x08, 0xf0, 0x83, 0x80, 0x90, 0, 0, 0, 1, 0x48, 0x89, 0x73,
+                $distance, 0x31, 0xc0, 0xc3,
+            ]
+        };
+    }
+
+    #[test]
+    fn what_is_loaded_again_must_still_be_there() {
+        const RBX: usize = 3;
+        assert_eq!(at(stores!(8), 0x1004, 0x1012, true), None, "it is overwritten");
+        assert_eq!(at(stores!(12), 0x1004, 0x1012, true), None, "a half of it is");
+        let other = at(stores!(16), 0x1004, 0x1012, true).expect("another field is");
+        assert_eq!((other.register, other.dereference, other.creates), (RBX, Some(8), true));
+        // In a function that may be anybody's, no store is known.
+        assert_eq!(at(stores!(16), 0x1004, 0x1012, false), None);
+    }
+
+    /// The second word of any object is where a connection of 3.2 has its context.
+    #[test]
+    fn the_place_of_a_field_makes_no_context() {
+        let there = at(stores!(16), 0x1004, 0x100c, false).expect("it is in its register");
+        assert!(!there.creates);
+    }
 }

@@ -19,9 +19,8 @@ use super::{
     family::Family,
     functions::Functions,
     gap::{FieldGap, Gap},
-    increments,
     layout::{Companion, Evidence, LearntLayout},
-    loaded,
+    loaded, sources,
 };
 
 /// From the first counter to `references`, the next member of the struct
@@ -235,7 +234,7 @@ impl Court<'_, '_, '_> {
         let mut missing = 0;
         for counter in COUNTERS {
             let found = sites.iter().filter(|site| site.counter == counter).count();
-            let expected = increments::in_the_sources(counter);
+            let expected = sources::in_the_sources(counter);
             if found > expected {
                 return Witness::new(place, Vec::new());
             }

@@ -15,6 +15,8 @@ pub struct Instruction {
     pub assigns: u32,
     /// What it does besides.
     pub effect: Effect,
+    /// Where it writes memory; what a called function writes is not meant.
+    pub writes: Writes,
     /// Whether the kernel emulates it under a uprobe, in place of executing it
     /// out of line.
     pub emulated: bool,
@@ -57,6 +59,39 @@ pub enum Through {
     Table(u64),
     /// Anything else.
     Other,
+}
+
+/// Where an instruction writes memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// Nowhere, or only where the stack pointer points.
+    Nothing,
+    /// At a distance from a register.
+    At {
+        /// The register that the address is counted from.
+        base: usize,
+        /// The distance from it.
+        displacement: i64,
+        /// Bytes written.
+        width: u16,
+    },
+    /// Somewhere.
+    Somewhere,
+}
+
+impl Writes {
+    /// Whether it may write the pointer at a distance from a register, if
+    /// different registers point to different things.
+    #[must_use]
+    pub fn may_hit_pointer(self, register: usize, at: i64) -> bool {
+        match self {
+            Self::At { base, displacement, width } => {
+                let end = displacement.saturating_add(i64::from(width));
+                base == register && displacement < at.saturating_add(8) && at < end
+            }
+            Self::Nothing | Self::Somewhere => false,
+        }
+    }
 }
 
 /// What an instruction does, as far as a proof can rest on it.

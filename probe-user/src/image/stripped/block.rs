@@ -15,24 +15,16 @@ use super::{
     origin::Held,
     sites::{Change, Site},
 };
-use crate::image::increments::{IncrementSite, in_the_sources};
+use crate::image::{
+    increments::IncrementSite,
+    sources::{self, CounterChange, On, in_the_sources},
+};
 
 /// How far apart libssl's functions can be: all of it has less than 1 MiB.
 const SPREAD: u64 = 4 << 20;
 
 /// Files in which more functions than this could be libssl's are not believed.
 const MAX_FUNCTIONS: usize = 4096;
-
-/// On which of a connection's contexts the sources count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum On {
-    /// `ctx`: what SNI chose.
-    Chosen,
-    /// `session_ctx`: what the connection began with.
-    Session,
-    /// A context that the function was given.
-    Given,
-}
 
 /// The eleven counters, found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +139,7 @@ fn agreeing(
         return None;
     }
     // What is changed through another pointer is another program's.
-    let ours: Vec<(&Counted, On)> = counted
+    let (ours, changes): (Vec<&Counted>, Vec<CounterChange>) = counted
         .iter()
         .filter_map(|one| {
             let on = match held(one) {
@@ -156,16 +148,18 @@ fn agreeing(
                 Held::Entry(_) if one.counter == Counter::CacheFull => On::Given,
                 _ => return None,
             };
-            Some((one, on))
+            let Counted { counter, amount, ref function, .. } = *one;
+            Some((one, CounterChange { counter, amount, on, function: function.start }))
         })
-        .collect();
-    if !is_of_the_sources(&ours) {
+        .unzip();
+    if !sources::are_those_of_the_sources(&changes) {
         return None;
     }
     let increments = ours
         .into_iter()
-        .map(|(one, _)| IncrementSite {
+        .map(|one| IncrementSite {
             counter: one.counter,
+            amount: one.amount,
             address: one.address,
             function: one.function.clone(),
             base: one.base,
@@ -173,49 +167,4 @@ fn agreeing(
         })
         .collect();
     Some(Block { start, to_ctx, to_session_ctx, increments })
-}
-
-/// Whether the changes are those of the sources: as many, on the contexts, and
-/// in the functions.
-fn is_of_the_sources(ours: &[(&Counted, On)]) -> bool {
-    let of = |counter: Counter, amount: i8, on: On| -> Vec<u64> {
-        ours.iter()
-            .filter(|(one, its)| (one.counter, one.amount, *its) == (counter, amount, on))
-            .map(|(one, _)| one.function.start)
-            .collect()
-    };
-    let session = |counter| of(counter, 1, On::Session);
-    let chosen = |counter| of(counter, 1, On::Chosen);
-    let [connect, renegotiate] = [Counter::Connect, Counter::ConnectRenegotiate].map(session);
-    let (began, moved) = (session(Counter::Accept), chosen(Counter::Accept));
-    let began_again = chosen(Counter::AcceptRenegotiate);
-    let taken_back = of(Counter::Accept, -1, On::Session);
-    let (accepted, connected) = (chosen(Counter::AcceptGood), session(Counter::ConnectGood));
-    let (hits, misses) = (session(Counter::Hits), session(Counter::Misses));
-    let (timeouts, cb_hits) = (session(Counter::Timeouts), session(Counter::CbHits));
-    let full =
-        [On::Given, On::Session, On::Chosen].map(|on| of(Counter::CacheFull, 1, on)).concat();
-    let once = [&began, &moved, &began_again, &taken_back, &accepted, &connected, &timeouts, &full];
-    let counts = once.iter().all(|sites| sites.len() == 1)
-        && cb_hits.len() == 1
-        && hits.len() == in_the_sources(Counter::Hits)
-        && misses.len() == in_the_sources(Counter::Misses);
-    // Both, in the function where a server begins too, or neither.
-    let client = match (connect.as_slice(), renegotiate.as_slice()) {
-        ([one], [other]) => one == other && connect == began,
-        ([], []) => true,
-        _ => false,
-    };
-    let total = once.len() + 1 + hits.len() + misses.len() + connect.len() + renegotiate.len();
-    counts
-        && client
-        && total == ours.len()
-        // `tls_setup_handshake`, `tls_finish_handshake`, `final_server_name`,
-        // `ssl_get_prev_session`, `lookup_sess_in_cache`.
-        && began == began_again
-        && accepted == connected
-        && hits.contains(&accepted[0])
-        && moved == taken_back
-        && hits.contains(&timeouts[0])
-        && misses.contains(&cb_hits[0])
 }

@@ -13,6 +13,9 @@ use crate::image::{
     elf::Elf,
 };
 
+/// Copies of a value that are followed at most: a compiler makes a few.
+const MAX_FOLLOWED: usize = 256;
+
 /// What a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Held {
@@ -29,8 +32,17 @@ pub(super) enum Held {
 /// What a register holds before the instruction at an address, if it is the
 /// same along all paths.
 pub(super) fn held(elf: &Elf, function: &Function, register: usize, at: u64) -> Held {
-    let mut search = Search { elf, function, seen: BTreeSet::new(), found: BTreeSet::new() };
-    search.follow(register, at);
+    let mut search = Search { elf, function, open: vec![(register, at)], found: BTreeSet::new() };
+    let mut seen = BTreeSet::new();
+    while let Some((register, at)) = search.open.pop() {
+        if !seen.insert((register, at)) {
+            continue;
+        }
+        if seen.len() > MAX_FOLLOWED {
+            return Held::Other;
+        }
+        search.follow(register, at);
+    }
     match Vec::from_iter(search.found).as_slice() {
         [one] => *one,
         _ => Held::Other,
@@ -40,8 +52,8 @@ pub(super) fn held(elf: &Elf, function: &Function, register: usize, at: u64) -> 
 struct Search<'f> {
     elf: &'f Elf,
     function: &'f Function,
-    /// Registers and places that were followed already.
-    seen: BTreeSet<(usize, u64)>,
+    /// Registers and places that are to be followed.
+    open: Vec<(usize, u64)>,
     found: BTreeSet<Held>,
 }
 
@@ -49,9 +61,6 @@ impl Search<'_> {
     /// Follows a register back to where its value was made, through copies to
     /// other registers and to the stack.
     fn follow(&mut self, register: usize, at: u64) {
-        if !self.seen.insert((register, at)) {
-            return;
-        }
         let stack_pointer = self.elf.processor().convention().stack_pointer;
         for origin in self.function.reaching(register, at) {
             let address = match origin {
@@ -67,7 +76,7 @@ impl Search<'_> {
             };
             let held = match self.function.at(address).map(|instruction| instruction.effect) {
                 Some(Effect::Copy { to, from }) if to == register => {
-                    self.follow(from, address);
+                    self.open.push((from, address));
                     continue;
                 }
                 Some(Effect::Load { to, base: Some(base), displacement, width: 8 })
@@ -75,9 +84,7 @@ impl Search<'_> {
                 {
                     match stores(self.elf, self.function, displacement) {
                         Some(stores) => {
-                            for (stored, store) in stores {
-                                self.follow(stored, store);
-                            }
+                            self.open.extend(stores);
                             continue;
                         }
                         None => Held::Other,

@@ -5,7 +5,7 @@ use super::{
     decode::decode,
     operation::{Bitwise, Data, General, LR, Operation, Place, Shift, Source},
 };
-use crate::image::code::instruction::{Control, Effect, Instruction, Through};
+use crate::image::code::instruction::{Control, Effect, Instruction, Through, Writes};
 
 /// Bytes of an instruction.
 pub(super) const LENGTH: u8 = 4;
@@ -69,6 +69,7 @@ fn instruction(operation: &Operation, at: u64, may_be_probed: bool) -> Instructi
         control: control(operation),
         assigns: assigned(operation),
         effect: effect(operation),
+        writes: writes(operation),
         emulated: may_be_probed && is_emulated(operation),
         steppable: may_be_probed && is_steppable(operation),
     }
@@ -174,6 +175,25 @@ fn effect(operation: &Operation) -> Effect {
         }
         Operation::Address { to: Some(to), target } => Effect::Address { to, target },
         _ => Effect::Other,
+    }
+}
+
+fn writes(operation: &Operation) -> Writes {
+    match operation {
+        Operation::Store { place, .. } if place.base == CONVENTION.stack_pointer => Writes::Nothing,
+        Operation::Store { data, place, width }
+            if place.index.is_none() && place.update.is_none() =>
+        {
+            let width = u16::from(*width) * if matches!(data, Data::One(_)) { 1 } else { 2 };
+            Writes::At { base: place.base, displacement: place.offset, width }
+        }
+        Operation::Store { .. }
+        | Operation::Atomic { .. }
+        | Operation::StoreExclusive { .. }
+        | Operation::CompareAndSwap { .. }
+        | Operation::Other { .. }
+        | Operation::System => Writes::Somewhere,
+        _ => Writes::Nothing,
     }
 }
 

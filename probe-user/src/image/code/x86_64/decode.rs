@@ -1,12 +1,12 @@
 //! The neutral facts of an x86-64 instruction.
 
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Decoder, DecoderOptions, FlowControl, InstructionInfo, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register, UsedMemory,
 };
 
 use super::{CONVENTION, general_register};
-use crate::image::code::instruction::{Control, Effect, Instruction, Through};
+use crate::image::code::instruction::{Control, Effect, Instruction, Through, Writes};
 
 /// The instructions of a piece of code.
 pub(super) struct Instructions<'c> {
@@ -43,12 +43,14 @@ impl Iterator for Instructions<'_> {
         }
         let from = instruction.ip().wrapping_sub(self.start) as usize;
         let bytes = self.code.get(from..from + instruction.len()).unwrap_or_default();
+        let info = self.info.info(&instruction);
         Some(Some(Instruction {
             address: instruction.ip(),
             length: instruction.len() as u8,
             control: control(&instruction),
-            assigns: assigned(&instruction, &mut self.info),
+            assigns: assigned(&instruction, info),
             effect: effect(&instruction),
+            writes: writes(info),
             emulated: is_emulated(bytes),
             // There is always an emulated one, or a function's entry.
             steppable: false,
@@ -160,12 +162,31 @@ fn change(instruction: &iced_x86::Instruction) -> Option<Effect> {
     Some(Effect::Change { base, displacement, amount, atomic: instruction.has_lock_prefix() })
 }
 
-fn assigned(instruction: &iced_x86::Instruction, factory: &mut InstructionInfoFactory) -> u32 {
+fn writes(info: &InstructionInfo) -> Writes {
+    let beside_the_stack =
+        |memory: &&UsedMemory| is_write(memory.access()) && memory.base() != Register::RSP;
+    let mut written = info.used_memory().iter().filter(beside_the_stack);
+    match (written.next(), written.next()) {
+        (None, _) => Writes::Nothing,
+        (Some(one), None) if one.index() == Register::None => {
+            let width = one.memory_size().size();
+            match (general_register(one.base()), u16::try_from(width)) {
+                (Some(base), Ok(width)) if width > 0 => {
+                    Writes::At { base, displacement: one.displacement() as i64, width }
+                }
+                _ => Writes::Somewhere,
+            }
+        }
+        _ => Writes::Somewhere,
+    }
+}
+
+fn assigned(instruction: &iced_x86::Instruction, info: &InstructionInfo) -> u32 {
     let mut bits = 0;
     if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
         bits = CONVENTION.caller_saved.iter().fold(0, |bits, register| bits | 1 << register);
     }
-    for used in factory.info(instruction).used_registers() {
+    for used in info.used_registers() {
         if is_write(used.access())
             && let Some(number) = general_register(used.register())
         {
