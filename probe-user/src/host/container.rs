@@ -52,6 +52,14 @@ pub struct ContainerFacts {
     pub pod_uid: Option<String>,
 }
 
+impl ContainerFacts {
+    /// As runtimes show it to people: the first 12 digits of an id; a name whole.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        if is_id(&self.id) { &self.id[..12] } else { &self.id }
+    }
+}
+
 /// What the cgroups of a process tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupFacts {
