@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use crate::{
     context::{Settings, Source, State},
     diagnosis::Finding,
+    host::container::ContainerFacts,
     image::Family,
 };
 
@@ -51,8 +52,21 @@ pub struct ContextSnapshot {
     pub comm: Option<String>,
     /// The executable. `null` where the process was gone before it could be read.
     pub exe: Option<PathBuf>,
-    /// The container; `null` outside of one, and where it is not known yet.
-    pub container: Option<String>,
+    /// The innermost container that its process is in, by the names of its
+    /// cgroups when the context was met; `null` outside of one, and where they do
+    /// not tell, or could not be read before the process was gone.
+    pub container: Option<ContainerFacts>,
+    /// The process's pid in its innermost pid namespace, as the program says of
+    /// itself; `null` where that is the agent's namespace, or not known.
+    #[serde(default)]
+    pub pid_inside: Option<u32>,
+    /// The unit of systemd, as `nginx.service`: of the host's manager, or of one
+    /// within the container. `null`: in none, or not known.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// Where `unit` is `user@UID.service`: the unit of that user's manager.
+    #[serde(default)]
+    pub user_unit: Option<String>,
     /// The address of the `SSL_CTX`.
     pub ctx: String,
     /// The how-many-th context at that address, from 1.

@@ -8,9 +8,10 @@ use crate::{build, libs, mutate, packages, progress::step, wheels};
 
 /// The programs whose own counters the end-to-end tests compare with, those
 /// that make the traffic, and those that build programs.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "binutils",
     "curl",
+    "docker.io",
     "gcc",
     "libc6-dev",
     "libnet-ssleay-perl",

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::{
     context::settings::{cache_mode_names, protocol_name},
+    host::container::Runtime,
     snapshot::{ContextSnapshot, SessionStats, Settings, Snapshot, State},
 };
 
@@ -68,6 +69,17 @@ fn setting_labels(settings: &Settings) -> [String; 5] {
         protocol(settings.max_protocol, "highest"),
         yes_or_no(settings.get_callback),
     ]
+}
+
+/// The labels of `openssl_ctx_info` for where its process is; empty: not known.
+fn container_labels(context: &ContextSnapshot) -> [&str; 3] {
+    context.container.as_ref().map_or([""; 3], |container| {
+        [
+            &container.id,
+            container.runtime.map_or("", Runtime::name),
+            container.pod_uid.as_deref().unwrap_or_default(),
+        ]
+    })
 }
 
 /// The text of a scrape.
@@ -134,6 +146,10 @@ impl SnapshotCollector {
                 "ctx",
                 "comm",
                 "exe",
+                "container_id",
+                "container_runtime",
+                "pod_uid",
+                "unit",
                 "library",
                 "build_id",
                 "version",
@@ -165,11 +181,16 @@ impl SnapshotCollector {
             let [cache_mode, tickets, min_protocol, max_protocol, external] =
                 setting_labels(&settings);
             let exe = context.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default();
+            let [container_id, container_runtime, pod_uid] = container_labels(context);
             info.with_label_values(&[
                 pid.as_str(),
                 &context.ctx,
                 comm,
                 &*exe,
+                container_id,
+                container_runtime,
+                pod_uid,
+                context.unit.as_deref().unwrap_or_default(),
                 &*context.library.path.to_string_lossy(),
                 context.library.build_id.as_deref().unwrap_or_default(),
                 context.library.version.as_deref().unwrap_or_default(),

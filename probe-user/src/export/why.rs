@@ -20,7 +20,12 @@ pub fn render(snapshot: &Snapshot) -> String {
     for context in &snapshot.contexts {
         let Some(findings) = &context.why else { continue };
         let name = context.comm.as_deref().unwrap_or("?");
-        let _ = writeln!(out, "\n{name} (pid {}), SSL_CTX {}", context.pid, context.ctx);
+        let container = context
+            .container
+            .as_ref()
+            .map_or_else(String::new, |container| format!(", container {}", container.short_id()));
+        let (pid, ctx) = (context.pid, &context.ctx);
+        let _ = writeln!(out, "\n{name} (pid {pid}{container}), SSL_CTX {ctx}");
         let mut table = Table::new();
         table
             .load_preset(presets::NOTHING)

@@ -1,8 +1,13 @@
 //! One process: what does not change while it runs a program.
 
-use std::path::PathBuf;
+use std::{io::Read, path::PathBuf};
 
-use procfs::process::Process;
+use procfs::{
+    FromRead, ProcResult,
+    process::{Process, Task},
+};
+
+use super::container::CgroupFacts;
 
 /// What `/proc` says of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +18,11 @@ pub struct ProcessFacts {
     pub comm: Option<String>,
     /// The file that it executes.
     pub exe: Option<PathBuf>,
+    /// Its container and its units, as its cgroups were when this was read.
+    pub cgroups: CgroupFacts,
+    /// Its pid in the innermost pid namespace that it is in; absent if that is
+    /// the agent's own.
+    pub pid_inside: Option<u32>,
 }
 
 impl ProcessFacts {
@@ -22,10 +32,19 @@ impl ProcessFacts {
         let Ok(process) = Process::new(pid.cast_signed()) else { return Self::default() };
         // The directory is held open: all of this is one process's, or an error.
         let stat = process.stat().ok();
+        // v1 shows the root for a main thread that has ended before the others.
+        let is_over = stat.as_ref().is_some_and(|stat| !is_running(stat.state));
+        let other = if is_over { live_task(&process) } else { None };
+        let cgroups = match other {
+            Some(task) => task.read("cgroup"),
+            None => process.cgroups(),
+        };
         Self {
             start_time_ticks: stat.as_ref().map(|stat| stat.starttime),
             comm: stat.map(|stat| stat.comm),
             exe: process.exe().ok(),
+            cgroups: cgroups.map_or_else(|_| CgroupFacts::default(), |text| CgroupFacts::of(&text)),
+            pid_inside: process.read("status").ok().and_then(|PidInside(pid)| pid),
         }
     }
 
@@ -45,13 +64,53 @@ fn is_running(state: char) -> bool {
     !matches!(state, 'Z' | 'X' | 'x')
 }
 
+/// The line `NSpid` of `/proc/PID/status` (since Linux 4.1): the pid in each
+/// namespace, from the one that `/proc` was mounted in to the innermost.
+///
+/// `procfs` has it too, but takes the whole file apart: 55 µs, against 10 µs.
+struct PidInside(Option<u32>);
+
+impl FromRead for PidInside {
+    fn from_read<R: Read>(mut status: R) -> ProcResult<Self> {
+        let mut text = Vec::with_capacity(4096);
+        status.read_to_end(&mut text)?;
+        let pids = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+        let pids = str::from_utf8(pids.unwrap_or_default()).unwrap_or_default();
+        let inside = pids.split_whitespace().skip(1).last();
+        Ok(Self(inside.and_then(|pid| pid.parse().ok())))
+    }
+}
+
 /// A thread of a process that runs, where the main thread has ended before the
 /// others and is a zombie.
 #[must_use]
 pub fn live_thread(pid: u32) -> Option<u32> {
-    let tasks = Process::new(pid.cast_signed()).ok()?.tasks().ok()?;
-    tasks
-        .flatten()
-        .find(|task| task.stat().is_ok_and(|stat| is_running(stat.state)))
-        .map(|task| task.tid.cast_unsigned())
+    let process = Process::new(pid.cast_signed()).ok()?;
+    live_task(&process).map(|task| task.tid.cast_unsigned())
+}
+
+fn live_task(process: &Process) -> Option<Task> {
+    let mut tasks = process.tasks().ok()?.flatten();
+    tasks.find(|task| task.stat().is_ok_and(|stat| is_running(stat.state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pid_inside_is_the_last_of_several() {
+        let cases = [
+            ("Name:\tnginx\nNStgid:\t42\t7\nNSpid:\t43\t8\nNSpgid:\t42\t1\n", Some(8)),
+            ("NSpid:\t4242\t20\t1\n", Some(1)),
+            ("Name:\tnginx\nPid:\t42\nNSpid:\t42\nNSpgid:\t42\n", None),
+            // Before Linux 4.1.
+            ("Name:\tnginx\nPid:\t42\n", None),
+            ("", None),
+        ];
+        for (status, expected) in cases {
+            let PidInside(inside) = PidInside::from_read(status.as_bytes()).expect("it is read");
+            assert_eq!(inside, expected, "{status}");
+        }
+    }
 }

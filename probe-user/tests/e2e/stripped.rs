@@ -18,6 +18,7 @@ use crate::support::{
     agent::{Agent, Plan},
     compare::{Expect, assert_equal},
     oracle::{ORACLES, Oracle},
+    run,
 };
 
 /// Everything in one file, at a fixed address.
@@ -44,11 +45,6 @@ impl Program {
         run(Command::new("strip").arg("--strip-all").arg(&named).arg("-o").arg(&stripped));
         Self { _directory: directory, named, stripped }
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn elf(path: &Path) -> Elf {

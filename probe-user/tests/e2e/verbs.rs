@@ -40,10 +40,9 @@ pub(crate) fn probes_of(pid: u32) -> usize {
     fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count()
 }
 
-#[test]
-fn show_prints_what_was_used_while_it_watched() {
-    let mut oracle = Oracle::start(Language::Python);
-    let pid = oracle.pid().to_string();
+/// What `show --json` prints of a process that did something while it watched.
+pub(crate) fn shown_while(pid: u32, act: impl FnOnce()) -> Value {
+    let pid = pid.to_string();
     let mut command = Command::new(SSLSESS);
     command.args(["show", "--json", "--for", "1000s", "--pid", &pid]);
     command.stdout(Stdio::piped());
@@ -53,13 +52,21 @@ fn show_prints_what_was_used_while_it_watched() {
     let places: HashSet<_> =
         probes.iter().map(|p| (p["offset"].as_u64(), p["context"].as_str())).collect();
     eventually("show has its probes", || (probes_of(show.id()) == places.len()).then_some(()));
-    oracle.ask("run tls12_session_ids");
-    let told = oracle.told();
+    act();
     let show_pid = Pid::from_raw(show.id().cast_signed());
     nix::sys::signal::kill(show_pid, Signal::SIGINT).expect("it runs");
     let output = show.wait_with_output().expect("it prints");
     assert!(output.status.success());
-    let snapshot: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn show_prints_what_was_used_while_it_watched() {
+    let mut oracle = Oracle::start(Language::Python);
+    let snapshot = shown_while(oracle.pid(), || {
+        oracle.ask("run tls12_session_ids");
+    });
+    let told = oracle.told();
     let contexts = snapshot["contexts"].as_array().expect("an array of contexts");
     assert_eq!(contexts.len(), 2, "{snapshot:#}");
     for told in told {

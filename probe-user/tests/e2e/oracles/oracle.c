@@ -315,6 +315,8 @@ static void perform(const char *command)
         printf("{}\n");
     } else if (strcmp(command, "stats") == 0) {
         tell();
+    } else if (strcmp(command, "pid") == 0) {
+        printf("{\"pid\": %d}\n", (int)getpid());
     } else if (strcmp(command, "free") == 0) {
         while (count > 0)
             SSL_CTX_free(contexts[--count].ctx);

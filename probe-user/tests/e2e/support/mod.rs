@@ -2,9 +2,11 @@
 
 pub(crate) mod agent;
 pub(crate) mod compare;
+pub(crate) mod docker;
 pub(crate) mod oracle;
 pub(crate) mod play;
 pub(crate) mod postgres;
+pub(crate) mod root;
 pub(crate) mod tls;
 
 use std::{
@@ -70,6 +72,13 @@ pub(crate) fn file_in(directory: &Path, beginning: &str) -> PathBuf {
         [file] => file.canonicalize().expect("it is there"),
         _ => panic!("one {beginning}* in {}: {found:?}", directory.display()),
     }
+}
+
+/// Runs a program that must do well; what it printed.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// A port that nobody listens on at the moment.
