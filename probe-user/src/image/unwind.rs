@@ -1,5 +1,6 @@
 //! Where functions begin and end, from `.eh_frame`: right also in stripped
-//! files, and in every build, since C++ and profilers need it.
+//! files, and in nearly every build, since C++ and profilers need it. Of a file
+//! that was built without, only the functions that it exports are known.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -36,9 +37,31 @@ struct Table<'e> {
 type Section<'e> = EhFrame<EndianSlice<'e, LittleEndian>>;
 
 impl<'e> FunctionRanges<'e> {
-    /// Reads the unwind table of a file; what is damaged is left out.
+    /// Reads the unwind table of a file; what is damaged is left out. Where
+    /// nothing is left, symbols say it.
     #[must_use]
     pub fn read(elf: &'e Elf) -> Self {
+        let ranges = Self::of_unwind_table(elf);
+        if ranges.ranges.is_empty() { Self::of_symbols(elf) } else { ranges }
+    }
+
+    /// The functions that the file names for others: the dynamic linker makes
+    /// them be called at these addresses. Where they end is believed only as far
+    /// as the code decodes up to there.
+    fn of_symbols(elf: &Elf) -> Self {
+        let ranges = elf
+            .functions()
+            .filter(|(_, symbol)| !symbol.local && symbol.size > 0)
+            .filter_map(|(_, symbol)| {
+                let end = symbol.address.checked_add(symbol.size)?;
+                let code = elf.code(symbol.address)?;
+                (code.len() as u64 >= symbol.size).then_some(symbol.address..end)
+            })
+            .collect();
+        Self { ranges: without_overlaps(ranges), ..Self::default() }
+    }
+
+    fn of_unwind_table(elf: &'e Elf) -> Self {
         let Some((address, bytes)) = elf.eh_frame() else { return Self::default() };
         let (register, offset) = elf.processor().convention().frame_at_entry;
         let called = CfaRule::RegisterAndOffset { register: Register(register), offset };
