@@ -208,7 +208,11 @@ impl Role {
     /// `None` if a counter that says it is not known.
     fn of(stats: &SessionStats) -> Option<Self> {
         let client = stats.connect? != 0 || stats.connect_good? != 0;
-        let server = stats.accept? != 0 || stats.accept_good? != 0;
+        // Up to OpenSSL 3.1, a servername callback moves `accept` and `accept_good`
+        // to another context; what was looked up stays where it began.
+        let looked_up = [stats.hits, stats.misses, stats.timeouts];
+        let looked_up = looked_up.iter().any(|count| count.is_some_and(|count| count != 0));
+        let server = stats.accept? != 0 || stats.accept_good? != 0 || (!client && looked_up);
         Some(match (client, server) {
             (false, false) => Self::Unused,
             (false, true) => Self::Server,

@@ -17,6 +17,9 @@ pub struct ProcessSums {
     pub made: Option<(i64, i64)>,
     /// While each was watched: since the first look at it.
     pub watched: Option<(i64, i64)>,
+    /// One of them resumed more sessions than it finished handshakes: as a rule
+    /// these were moved to another, and finished there.
+    pub splits: bool,
 }
 
 /// Adds to each context what is found of it. `peers` says which other processes
@@ -59,10 +62,11 @@ fn sums<'c>(contexts: impl Iterator<Item = &'c ContextSnapshot>) -> HashMap<u32,
         if !ours || context.stats.connect.is_some_and(|connect| connect != 0) {
             continue;
         }
-        let nothing = ProcessSums { made: Some((0, 0)), watched: Some((0, 0)) };
+        let nothing = ProcessSums { made: Some((0, 0)), watched: Some((0, 0)), splits: false };
         let sum = sums.entry(context.pid).or_insert(nothing);
         let known = context.stats.connect.is_some();
         sum.made = sum.made.filter(|_| known).and_then(|sum| add(sum, &context.stats));
+        sum.splits |= context.stats.hits.zip(context.stats.accept_good).is_some_and(|(h, g)| h > g);
         sum.watched = match &context.grown {
             Some(Watched::Known { counted, .. }) => sum.watched.and_then(|sum| add(sum, counted)),
             Some(Watched::Unknown { .. }) | None => None,
@@ -131,20 +135,20 @@ mod tests {
         let client = context(stats(5, 0, 5), watched(stats(1, 0, 1)));
         assert_eq!(
             sum(&[begun, chosen, client]),
-            ProcessSums { made: Some((80, 103)), watched: Some((8, 10)) }
+            ProcessSums { made: Some((80, 103)), watched: Some((8, 10)), splits: true }
         );
     }
 
     #[test]
     fn one_that_does_not_say_leaves_no_sum() {
-        let whole = context(stats(0, 3, 80), watched(stats(0, 0, 8)));
+        let whole = context(stats(0, 90, 80), watched(stats(0, 0, 8)));
         let probe = Watched::Unknown { unknown: Unwatched::LastSeenByProbe };
         let found = sum(&[whole.clone(), context(stats(0, 100, 0), probe)]);
-        assert_eq!(found, ProcessSums { made: Some((80, 103)), watched: None });
+        assert_eq!(found, ProcessSums { made: Some((80, 190)), ..ProcessSums::default() });
         // Its totals have wrapped; how far it moved is known.
         let wrapped = context(stats(0, 100, -3), watched(stats(0, 10, 0)));
         let found = sum(&[whole.clone(), wrapped]);
-        assert_eq!(found, ProcessSums { made: None, watched: Some((8, 10)) });
+        assert_eq!(found, ProcessSums { watched: Some((8, 10)), ..ProcessSums::default() });
         let unknown = Watched::Unknown { unknown: Unwatched::Disproved };
         let found = sum(&[whole.clone(), context(SessionStats::default(), unknown)]);
         assert_eq!(found, ProcessSums::default());

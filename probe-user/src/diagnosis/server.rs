@@ -61,6 +61,12 @@ pub(super) fn outcome(case: &Case<'_>, counts: &Counts) -> Draft {
                        process.";
         return draft(summary, Kind::MovedBySni).because(words::process(&case.process));
     }
+    if started == 0 {
+        let summary = "Connections that begin here go on in another SSL_CTX (a servername \
+                       callback): they are counted there, and their hits here. Look at the sums \
+                       of the process.";
+        return draft(summary, Kind::MovedBySni).because(words::process(&case.process));
+    }
     if good == 0 {
         return draft("No handshake has finished here.", Kind::TooFew);
     }
@@ -73,6 +79,15 @@ pub(super) fn outcome(case: &Case<'_>, counts: &Counts) -> Draft {
         return draft(&summary, Kind::TooFew);
     }
     let mut verdict = verdict(hits, good).counted(&[Hits, AcceptGood, Accept]);
+    // Up to 3.1 the callback takes the start of the handshake along, too.
+    if case.process.splits && Share::of(verdict.kind) == Share::Bad {
+        let summary = "Its share cannot be told: another SSL_CTX of the process resumed more \
+                       sessions than it finished handshakes. A servername callback may have moved \
+                       them here, while their hits are counted there: look at the sums of the \
+                       process.";
+        return Draft { certainty: Certainty::Likely, ..draft(summary, Kind::MovedBySni) }
+            .because(words::process(&case.process));
+    }
     if hits > good {
         verdict.summary = "Resumption works: more sessions were resumed than handshakes finished \
                            here. A handshake that was moved to another SSL_CTX finishes there, and \

@@ -371,7 +371,8 @@ fn where_names_choose_the_context_the_process_is_shown() {
             process,
         })
     };
-    let found = case(ProcessSums { made: Some((400, 500)), watched: Some((15, 20)) });
+    let sums = ProcessSums { made: Some((400, 500)), watched: Some((15, 20)), splits: true };
+    let found = case(sums);
     assert_eq!(whens(&found), [(Kind::MovedBySni, SinceMade)]);
     assert_eq!(
         found[0].evidence,
@@ -385,6 +386,31 @@ fn where_names_choose_the_context_the_process_is_shown() {
     );
     let found = case(ProcessSums::default());
     assert!(found[0].evidence[2].contains("not known"), "{found:?}");
+}
+
+/// Up to 3.1 a servername callback takes the start of a handshake along.
+#[test]
+fn handshakes_that_are_moved_with_their_start() {
+    let judge_with = |values: &[(&str, i64)], splits| {
+        let process = ProcessSums { made: Some((400, 500)), watched: None, splits };
+        let (stats, settings) = (stats(values), defaults());
+        let found = judge(&Case {
+            family: None,
+            stats: &stats,
+            watched: None,
+            settings: Some(&settings),
+            peers: &[],
+            process,
+        });
+        found.iter().map(|f| (f.kind, f.certainty)).collect::<Vec<_>>()
+    };
+    // Where they go.
+    assert_eq!(judge_with(&served(500, 0, &[]), true), [(Kind::MovedBySni, Likely)]);
+    assert_eq!(judge_with(&served(500, 0, &[]), false)[0], (Kind::None, Certain));
+    // What works here works, whatever comes from elsewhere.
+    assert_eq!(judge_with(&served(500, 400, &[]), true), [(Kind::Works, Certain)]);
+    // Where they begin.
+    assert_eq!(judge_with(&[("hits", 400)], true), [(Kind::MovedBySni, Certain)]);
 }
 
 /// Up to 3.1 a servername callback takes from `accept`.
