@@ -88,8 +88,10 @@ pub struct ShowArgs {
     ///
     /// `certain`: it follows from the values and settings of the SSL_CTX.
     /// `likely`: they fit it, and little else. `possible`: they fit other
-    /// things as well. Values count from the making of an SSL_CTX, settings are
-    /// those of now. With --json, each context has them as "why".
+    /// things as well. Values count from the making of an SSL_CTX: what moved
+    /// while it was watched (--for) is told apart, and comes first. Settings are
+    /// those of now. With --json, each context has them as "why", and what moved
+    /// as "watched".
     #[arg(long)]
     pub why: bool,
     /// Print JSON.

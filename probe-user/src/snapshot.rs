@@ -5,10 +5,11 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use probe_common::Counter;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use crate::{
-    context::{Settings, Source, State},
+    context::{Settings, Source, State, Unwatched},
     diagnosis::Finding,
     host::container::ContainerFacts,
     image::Family,
@@ -81,6 +82,13 @@ pub struct ContextSnapshot {
     /// context lived; `null`: they were not read before it ended, or cannot be read.
     #[serde(default)]
     pub settings: Option<Settings>,
+    /// What it counted between the first look at it and the last; not part of
+    /// the JSON contract.
+    #[serde(skip)]
+    pub grown: Option<Watched>,
+    /// The same, where it goes with `why`: `show --why` adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
     /// Why resumption is as it is: `show --why` adds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Vec<Finding>>,
@@ -89,6 +97,30 @@ pub struct ContextSnapshot {
     /// When they were read.
     #[serde(serialize_with = "milliseconds")]
     pub observed_at: Timestamp,
+}
+
+/// What a context counted while it was watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
+pub enum Watched {
+    /// Both looks at it were exact.
+    Known {
+        /// The first look: when a counter first moved, which is not in `counted`.
+        #[serde(serialize_with = "milliseconds")]
+        from: Timestamp,
+        /// The last look.
+        #[serde(serialize_with = "milliseconds")]
+        until: Timestamp,
+        /// By how much each counter is higher, over wraps of the `int`;
+        /// `number` is no counter, and `null`.
+        counted: SessionStats,
+    },
+    /// Why it is not known.
+    Unknown {
+        /// One of them was none.
+        unknown: Unwatched,
+    },
 }
 
 /// The library of a context.
@@ -125,6 +157,27 @@ pub struct SessionStats {
 }
 
 impl SessionStats {
+    /// Counters, indexed by [`Counter`], and the number of sessions in the
+    /// internal cache.
+    #[must_use]
+    pub fn of(counters: [Option<i64>; 11], number: Option<i64>) -> Self {
+        let counter = |counter: Counter| counters[counter as usize];
+        Self {
+            number,
+            connect: counter(Counter::Connect),
+            connect_good: counter(Counter::ConnectGood),
+            connect_renegotiate: counter(Counter::ConnectRenegotiate),
+            accept: counter(Counter::Accept),
+            accept_good: counter(Counter::AcceptGood),
+            accept_renegotiate: counter(Counter::AcceptRenegotiate),
+            hits: counter(Counter::Hits),
+            cb_hits: counter(Counter::CbHits),
+            misses: counter(Counter::Misses),
+            timeouts: counter(Counter::Timeouts),
+            cache_full: counter(Counter::CacheFull),
+        }
+    }
+
     /// The values in the order of the manual page, with their names.
     #[must_use]
     pub fn named(&self) -> [(&'static str, Option<i64>); 12] {

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use self::images::Images;
 use crate::{
     context::{
-        Context, Contradiction, Observation, Registry, Source, State,
+        Context, Contradiction, Growth, Observation, Registry, Source, State,
         groups::GroupKey,
         registry::{Origin, Retention},
         settings::Settings,
@@ -23,7 +23,9 @@ use crate::{
         Kernel, Lifecycle, LoadOptions,
         events::{End, unreported_end},
     },
-    snapshot::{ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot},
+    snapshot::{
+        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot, Watched,
+    },
 };
 
 /// What can be chosen.
@@ -392,6 +394,8 @@ impl Agent {
             library: self.images.library(context.image),
             stats: self.stats(context),
             settings: context.settings,
+            grown: Some(grown(context)),
+            watched: None,
             why: None,
             source: context.seen.source,
             observed_at: context.seen_at,
@@ -452,21 +456,17 @@ fn origin(kernel: &mut Kernel, key: &ContextKey, record: &ContextRecord) -> Orig
 
 /// The values as the functions of the manual page would return them.
 fn stats(seen: &Observation) -> SessionStats {
-    use probe_common::Counter;
-    let counter = |counter: Counter| seen.counters[counter as usize].map(i64::from);
-    SessionStats {
-        number: seen.number.map(|number| number as i64),
-        connect: counter(Counter::Connect),
-        connect_good: counter(Counter::ConnectGood),
-        connect_renegotiate: counter(Counter::ConnectRenegotiate),
-        accept: counter(Counter::Accept),
-        accept_good: counter(Counter::AcceptGood),
-        accept_renegotiate: counter(Counter::AcceptRenegotiate),
-        hits: counter(Counter::Hits),
-        cb_hits: counter(Counter::CbHits),
-        misses: counter(Counter::Misses),
-        timeouts: counter(Counter::Timeouts),
-        cache_full: counter(Counter::CacheFull),
+    let counters = seen.counters.map(|counter| counter.map(i64::from));
+    SessionStats::of(counters, seen.number.map(|number| number as i64))
+}
+
+/// What a context counted while it was watched.
+fn grown(context: &Context) -> Watched {
+    match context.growth() {
+        Ok(Growth { from, until, counters }) => {
+            Watched::Known { from, until, counted: SessionStats::of(counters, None) }
+        }
+        Err(unknown) => Watched::Unknown { unknown },
     }
 }
 

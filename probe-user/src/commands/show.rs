@@ -1,10 +1,15 @@
 //! `sslsess show`: one look, a table, and why it is so.
 
-use std::io::{IsTerminal as _, stderr};
+use std::{
+    io::{IsTerminal as _, stderr},
+    time::Duration,
+};
+
+use tokio::time::{Instant, interval_at};
 
 use super::{interrupted, print, print_json};
 use crate::{
-    agent::task,
+    agent::task::{self, AgentHandle},
     cli::ShowArgs,
     diagnosis,
     export::{table, why},
@@ -12,6 +17,10 @@ use crate::{
     preflight,
     snapshot::Snapshot,
 };
+
+/// The counters are C `int`s: from one look to the next, each has to move by
+/// less than 2^31 for its wraps to be seen. Nothing counts 3.5 million times a second.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     preflight::require()?;
@@ -29,6 +38,7 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     tokio::select! {
         () = tokio::time::sleep(args.watch_for) => {}
         result = interrupted() => result?,
+        result = keep_looking(&agent) => result?,
     }
     let snapshot = agent.snapshot().await.map(|snapshot| {
         let mut snapshot = Snapshot::clone(&snapshot);
@@ -47,4 +57,13 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     }
     print(&table::render(&snapshot))?;
     if args.why { print(&why::render(&snapshot)) } else { Ok(()) }
+}
+
+/// Looks now and then, so that no wrap is missed. Returns only if that fails.
+async fn keep_looking(agent: &AgentHandle) -> anyhow::Result<()> {
+    let mut ticks = interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        agent.snapshot().await?;
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     groups::{Groups, Sums},
+    growth::{FirstLook, Growth, Unwatched},
     invariants::{Contradiction, contradiction},
     reconstruct::{Observation, Source, counters_of},
     settings::Settings,
@@ -60,6 +61,7 @@ pub struct Context {
     /// has come: it is under way, or lost.
     missing: bool,
     widened: Widened,
+    first: FirstLook,
     /// What a fork gave it at its birth, which another process counted.
     inherited: [Option<i64>; 11],
 }
@@ -76,6 +78,18 @@ impl Context {
             }
         }
         counted
+    }
+
+    /// What it counted from the first look at it to the last.
+    ///
+    /// # Errors
+    ///
+    /// If one of the two is no exact look at it.
+    pub fn growth(&self) -> Result<Growth, Unwatched> {
+        if self.is_disproved() {
+            return Err(Unwatched::Disproved);
+        }
+        self.first.growth(&self.seen, self.seen_at, self.widened.values())
     }
 
     /// Whether its counters are not believed any more.
@@ -209,6 +223,7 @@ impl Registry {
             contradiction,
             missing: false,
             widened,
+            first: FirstLook { at_ns: seen.at_ns, counters: widened.values() },
             inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
         };
         self.live.insert(key, context);
@@ -424,6 +439,32 @@ mod tests {
         assert_eq!(registry.all().count(), 1);
         assert_eq!(registry.forgotten(), 99);
         assert_eq!(hits(&mut registry), 200);
+    }
+
+    /// Another context at the address begins anew.
+    #[test]
+    fn growth_is_of_one_generation() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let at = |observed_ns: u64, hits| {
+            let mut record = record(1, hits);
+            record.observed_ns = observed_ns;
+            Observation::of_record(&record, Source::Memory)
+        };
+        registry.born(KEY, &record(1, 3), facts);
+        let context = registry.live().next().expect("it lives");
+        assert_eq!(context.growth(), Err(Unwatched::LastSeenByProbe));
+        registry.see(&KEY, 1, at(2, 7));
+        let mut last = record(1, 8);
+        last.observed_ns = 3;
+        registry.end(KEY, &last, End::Freed, facts);
+        registry.born(KEY, &record(4, 20), facts);
+        registry.see(&KEY, 4, at(5, 21));
+        let mut grown: Vec<_> = registry
+            .all()
+            .map(|c| (c.generation, c.growth().map(|grown| grown.counters[9])))
+            .collect();
+        grown.sort_by_key(|(generation, _)| *generation);
+        assert_eq!(grown, [(1, Ok(Some(5))), (2, Ok(Some(1)))]);
     }
 
     #[test]

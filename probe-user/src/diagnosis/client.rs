@@ -4,41 +4,48 @@
 //! offered (`tls_process_server_hello` in `ssl/statem/statem_clnt.c`), and a hit
 //! if it does (`tls_finish_handshake`): both together are what it offered.
 
-use super::{Case, Certainty, Counts, Finding, Kind, verdict, words};
+use probe_common::Counter::{Connect, ConnectGood, Hits, Misses};
+
+use super::{Case, Certainty, Counts, Draft, Kind, Period, Share, verdict, words};
 use crate::context::settings::{Settings, cache_mode};
 
-pub(super) fn judge(case: &Case<'_>, counts: &Counts) -> Vec<Finding> {
-    let Counts { connect, connect_good: good, hits, misses, .. } = *counts;
-    let evidence = format!("hits = {hits}, connect_good = {good}, connect = {connect}");
+/// Whether it works, since the context was made.
+pub(super) fn outcome(counts: &Counts) -> Draft {
     let too_few = |summary: &str| {
-        vec![
-            Finding::new(Kind::TooFew, Certainty::Certain, summary)
-                .because([evidence.clone(), words::value("misses", Some(misses))]),
-        ]
+        Draft::new(Kind::TooFew, Certainty::Certain, summary).counted(&[
+            Hits,
+            ConnectGood,
+            Connect,
+            Misses,
+        ])
     };
+    let good = counts[ConnectGood];
     if good == 0 {
         return too_few("No handshake has finished here.");
     }
-    let offered = hits + misses;
-    if good == 1 && offered == 0 {
+    if good == 1 && counts[Hits] + counts[Misses] == 0 {
         return too_few("One handshake has finished: there was nothing to resume yet.");
     }
-    let mut findings = vec![verdict(hits, good, evidence)];
-    if findings[0].kind == Kind::Works {
-        return findings;
+    verdict(counts[Hits], good).counted(&[Hits, ConnectGood, Connect])
+}
+
+/// What explains it, in one of the times.
+pub(super) fn causes(case: &Case<'_>, period: &Period<'_>) -> Vec<Draft> {
+    let mut causes = Vec::new();
+    if period.share == Share::Bad {
+        causes.extend(never_offered(case.settings, period.counts));
     }
-    findings.extend(never_offered(case.settings, good - offered, good, counts));
-    findings.extend(refused(counts));
-    findings
+    // Whatever the share of a short time is: what was refused in it is told.
+    if period.share == Share::Bad || period.made_share == Share::Bad || period.made.is_none() {
+        causes.extend(refused(period.counts));
+    }
+    causes
 }
 
 /// Handshakes without a session to resume.
-fn never_offered(
-    settings: Option<&Settings>,
-    without: i64,
-    good: i64,
-    counts: &Counts,
-) -> Option<Finding> {
+fn never_offered(settings: Option<&Settings>, counts: &Counts) -> Option<Draft> {
+    let good = counts[ConnectGood];
+    let without = good - counts[Hits] - counts[Misses];
     // The first handshake with each server has none; one of many is no reason.
     if without.saturating_mul(2) < good {
         return None;
@@ -48,11 +55,8 @@ fn never_offered(
     } else {
         format!("In {without} of its {good} finished handshakes this client offered no session.")
     };
-    let mut evidence = vec![format!(
-        "hits + misses = {} of connect_good = {good}: each session that a client offers counts as \
-         one of them",
-        counts.hits + counts.misses
-    )];
+    let mut evidence =
+        vec!["each session that a client offers counts as a hit or as a miss".to_owned()];
     evidence.extend(settings.map(words::cache_mode));
     evidence.extend(settings.map(words::callbacks));
     // A program can ask a connection for its session; with TLS 1.3 it has to ask late.
@@ -69,26 +73,28 @@ fn never_offered(
          get sessions to keep; SSL_set_session, to offer one; nginx: proxy_ssl_session_reuse on; or \
          keep connections open"
     };
-    Some(Finding::new(Kind::NeverOffered, Certainty::Certain, summary).because(evidence).cure(cure))
+    Some(
+        Draft::new(Kind::NeverOffered, Certainty::Certain, summary)
+            .counted(&[Hits, Misses, ConnectGood])
+            .because(evidence)
+            .cure(cure),
+    )
 }
 
 /// Sessions that were offered in vain.
-fn refused(counts: &Counts) -> Option<Finding> {
-    if counts.misses == 0 {
+fn refused(counts: &Counts) -> Option<Draft> {
+    if counts[Misses] == 0 {
         return None;
     }
     let summary = format!(
         "{} of the {} sessions that this client offered were not taken by the server: expired \
          there, unknown to the process or host that answered, or tickets that it cannot decrypt.",
-        counts.misses,
-        counts.misses + counts.hits
+        counts[Misses],
+        counts[Misses] + counts[Hits]
     );
     Some(
-        Finding::new(Kind::RefusedByServer, Certainty::Certain, summary)
-            .because([
-                words::value("misses", Some(counts.misses)),
-                words::value("hits", Some(counts.hits)),
-            ])
+        Draft::new(Kind::RefusedByServer, Certainty::Certain, summary)
+            .counted(&[Misses, Hits])
             .cure("look at the server: `sslsess show --why` there"),
     )
 }
@@ -96,7 +102,10 @@ fn refused(counts: &Counts) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{defaults, findings, kinds},
+        super::{
+            When::{Now, Past, SinceMade},
+            tests::{defaults, findings, kinds, watching, whens},
+        },
         Certainty::Certain,
         *,
     };
@@ -149,5 +158,28 @@ mod tests {
         // One handshake, and its session was refused.
         let found = kinds(&connected(1, 0, 1), None, &[]);
         assert_eq!(found, [(Kind::None, Certain), (Kind::RefusedByServer, Certain)]);
+    }
+
+    #[test]
+    fn what_is_refused_now_comes_before_what_was_refused() {
+        // Nothing is offered any more.
+        let made = connected(100, 5, 90);
+        let found = watching(&made, &connected(12, 0, 0), Some(defaults()));
+        assert_eq!(
+            whens(&found),
+            [(Kind::None, Now), (Kind::NeverOffered, Now), (Kind::RefusedByServer, Past)]
+        );
+        assert!(found[2].summary.starts_with("Not now, but before: 90 of the 95"), "{found:?}");
+        // All is offered, and refused.
+        let made = connected(100, 2, 20);
+        let found = watching(&made, &connected(12, 0, 12), Some(defaults()));
+        assert_eq!(
+            whens(&found),
+            [(Kind::None, Now), (Kind::RefusedByServer, Now), (Kind::NeverOffered, SinceMade)]
+        );
+        assert!(found[1].summary.starts_with("Now: 12 of the 12 sessions"), "{found:?}");
+        // It works, mostly: what moved is not called past.
+        let found = watching(&connected(100, 20, 70), &connected(12, 10, 2), None);
+        assert_eq!(whens(&found), [(Kind::Works, Now), (Kind::RefusedByServer, Now)]);
     }
 }

@@ -3,18 +3,30 @@
 //! No I/O, and nothing that the values do not say: a finding has a
 //! [`Certainty`], and its evidence is named. The rules are about OpenSSL's own
 //! code, 1.1.1 to 4.0; `docs/settings.md` explains them.
+//!
+//! Each rule is asked twice: about what was counted since the context was made,
+//! and about what was counted while it was watched. [`merge`] makes one finding
+//! of both answers, which says [`When`] it is so.
 
 mod client;
+mod draft;
+mod merge;
+mod period;
+mod process;
 mod server;
 mod words;
 
-use std::collections::HashMap;
-
+use probe_common::Counter;
 use serde::{Deserialize, Serialize};
 
+pub use self::process::{ProcessSums, explain};
+use self::{
+    draft::Draft,
+    period::{Counts, Period, Periods, Share},
+};
 use crate::{
     image::Family,
-    snapshot::{ContextSnapshot, SessionStats, Settings, State},
+    snapshot::{SessionStats, Settings, Watched},
 };
 
 /// One thing that was found, for people.
@@ -24,6 +36,8 @@ pub struct Finding {
     pub kind: Kind,
     /// How much of it is proven.
     pub certainty: Certainty,
+    /// When it is so.
+    pub when: When,
     /// What it is, in a sentence or two.
     pub summary: String,
     /// The values, settings and other facts that it rests on.
@@ -43,6 +57,20 @@ pub enum Certainty {
     Likely,
     /// The values fit it, and other things as well.
     Possible,
+}
+
+/// When something is so: in the order of what matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// While the context was watched.
+    Now,
+    /// Since it was made, by what it counted in all its life and the settings of
+    /// now; what it counted while it was watched does not say it, nor that it
+    /// is past.
+    SinceMade,
+    /// Before it was watched. Then its counter did not move, though sessions were used.
+    Past,
 }
 
 /// What was found.
@@ -104,159 +132,122 @@ pub struct Case<'a> {
     pub family: Option<Family>,
     /// Its values.
     pub stats: &'a SessionStats,
+    /// What of them it counted while it was watched.
+    pub watched: Option<&'a Watched>,
     /// Its settings, if they are known.
     pub settings: Option<&'a Settings>,
     /// Other processes that serve the same program: of the same executable, and
     /// of one family.
     pub peers: &'a [u32],
-    /// What all contexts of the process counted as servers: hits, and finished
-    /// handshakes.
-    pub process: (i64, i64),
-}
-
-/// Adds to each context what is found of it. `peers` says which other processes
-/// of the same program there are, of a process, and of those that serve.
-pub fn explain(contexts: &mut [ContextSnapshot], peers: impl Fn(u32, &[u32]) -> Vec<u32>) {
-    let mut sums: HashMap<u32, (i64, i64)> = HashMap::new();
-    let mut serving: Vec<u32> = Vec::new();
-    for context in contexts.iter().filter(|context| context.state == State::Live) {
-        let (hits, good) = sums.entry(context.pid).or_default();
-        if context.stats.connect == Some(0) {
-            *hits += context.stats.hits.unwrap_or(0);
-            *good += context.stats.accept_good.unwrap_or(0);
-        }
-        if context.stats.accept_good.unwrap_or(0) > 0 {
-            serving.push(context.pid);
-        }
-    }
-    let mut known: HashMap<u32, Vec<u32>> = HashMap::new();
-    for context in contexts {
-        // Of a process that is gone, nobody can say who its peers were.
-        let peers = match context.state {
-            State::Live | State::Freed => {
-                known.entry(context.pid).or_insert_with(|| peers(context.pid, &serving)).as_slice()
-            }
-            State::Exited => &[],
-        };
-        let case = Case {
-            family: context.library.family,
-            stats: &context.stats,
-            settings: context.settings.as_ref(),
-            peers,
-            process: sums.get(&context.pid).copied().unwrap_or_default(),
-        };
-        context.why = Some(judge(&case));
-    }
+    /// What the live server contexts of its process counted.
+    pub process: ProcessSums,
 }
 
 /// What is found of one context: first whether resumption works, then what
-/// explains it, the most certain first.
+/// explains it: what is so now before what is past, the most certain first.
 #[must_use]
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let periods = Periods::of(case.stats, case.watched);
     if let Some(family) = case.family.filter(|family| *family != Family::OpenSsl) {
         let summary = format!(
             "It is not judged: {family} counts, and looks into its cache, in other ways than \
              OpenSSL."
         );
-        return vec![Finding::new(Kind::OtherFamily, Certainty::Certain, summary)];
+        let draft = Draft::new(Kind::OtherFamily, Certainty::Certain, summary);
+        return vec![merge::alone(draft, &periods)];
     }
-    let Some(counts) = Counts::of(case.stats) else {
-        let named = case.stats.named();
-        let strange = named.iter().filter(|(_, value)| value.is_none_or(|value| value < 0));
-        return vec![
-            Finding::new(
-                Kind::NotCounted,
-                Certainty::Certain,
-                "A counter is not known, or below zero (they are C ints, and wrap), so shares \
-                 cannot be told.",
-            )
-            .because(strange.map(|(name, value)| words::value(name, *value))),
-        ];
+    let Some(role) = Role::of(case.stats) else {
+        return vec![merge::alone(not_counted(case), &periods)];
     };
-    let mut findings = match (counts.connect + counts.connect_good, counts.accept + counts.good) {
-        (0, 0) => vec![
-            Finding::new(Kind::TooFew, Certainty::Certain, "No handshake has been started yet.")
-                .because(["connect = 0, accept = 0".to_owned()]),
-        ],
-        (0, _) => server::judge(case, &counts),
-        (_, 0) => client::judge(case, &counts),
-        _ => vec![both_roles(&counts)],
+    let draft = match (role, &periods.made) {
+        (Role::Unused, _) => {
+            Draft::new(Kind::TooFew, Certainty::Certain, "No handshake has been started yet.")
+                .counted(&[Counter::Connect, Counter::Accept])
+        }
+        (Role::Both, Some(_)) => both_roles(),
+        (Role::Both, None) | (_, None) => not_counted(case),
+        (Role::Server, Some(made)) => server::outcome(case, made),
+        (Role::Client, Some(made)) => client::outcome(made),
     };
-    // The verdict stays first; the sort is stable.
-    if let [_, causes @ ..] = findings.as_mut_slice() {
-        causes.sort_by_key(|finding| finding.certainty);
-    }
+    let finished = match role {
+        Role::Server => Counter::AcceptGood,
+        Role::Client => Counter::ConnectGood,
+        Role::Unused | Role::Both => return vec![merge::alone(draft, &periods)],
+    };
+    let causes = |period: &Period<'_>| match role {
+        Role::Server => server::causes(case, period),
+        _ => client::causes(case, period),
+    };
+    let made_share = Share::of(draft.kind);
+    let made = periods.made.as_ref().map_or_else(Vec::new, |counts| {
+        causes(&Period { counts, made: Some(counts), share: made_share, made_share })
+    });
+    let (outcome, share) = merge::outcome(draft, finished, &periods);
+    let watched = periods.watched.as_ref().map_or_else(
+        |_| Vec::new(),
+        |window| {
+            let made = periods.made.as_ref();
+            causes(&Period { counts: &window.counts, made, share, made_share })
+        },
+    );
+    let mut findings = vec![outcome];
+    findings.extend(merge::causes(made, watched, &periods));
     findings
 }
 
-fn both_roles(counts: &Counts) -> Finding {
-    Finding::new(
+/// What a context is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Unused,
+    Server,
+    Client,
+    Both,
+}
+
+impl Role {
+    /// `None` if a counter that says it is not known.
+    fn of(stats: &SessionStats) -> Option<Self> {
+        let client = stats.connect? != 0 || stats.connect_good? != 0;
+        // Up to OpenSSL 3.1, a servername callback moves `accept` and `accept_good`
+        // to another context; what was looked up stays where it began.
+        let looked_up = [stats.hits, stats.misses, stats.timeouts];
+        let looked_up = looked_up.iter().any(|count| count.is_some_and(|count| count != 0));
+        let server = stats.accept? != 0 || stats.accept_good? != 0 || (!client && looked_up);
+        Some(match (client, server) {
+            (false, false) => Self::Unused,
+            (false, true) => Self::Server,
+            (true, false) => Self::Client,
+            (true, true) => Self::Both,
+        })
+    }
+}
+
+fn not_counted(case: &Case<'_>) -> Draft {
+    let named = case.stats.named();
+    let strange = named.iter().filter(|(_, value)| value.is_none_or(|value| value < 0));
+    Draft::new(
+        Kind::NotCounted,
+        Certainty::Certain,
+        "A counter is not known, or below zero (they are C ints, and wrap), so shares cannot be \
+         told.",
+    )
+    .counted(&[Counter::Hits, Counter::AcceptGood, Counter::ConnectGood])
+    .because(strange.map(|(name, value)| words::value(name, *value)))
+}
+
+fn both_roles() -> Draft {
+    Draft::new(
         Kind::BothRoles,
         Certainty::Certain,
         "It is used as a server and as a client: hits and misses of both are one number, so that \
          no share can be told.",
     )
-    .because([
-        format!("accept_good = {}, connect_good = {}", counts.good, counts.connect_good),
-        format!("hits = {}, misses = {}", counts.hits, counts.misses),
-    ])
+    .counted(&[Counter::AcceptGood, Counter::ConnectGood, Counter::Hits, Counter::Misses])
     .cure("use an SSL_CTX for each role")
 }
 
-/// The counters, all known and not below zero.
-#[derive(Clone, Copy, Debug)]
-struct Counts {
-    number: Option<i64>,
-    connect: i64,
-    connect_good: i64,
-    accept: i64,
-    accept_renegotiate: i64,
-    /// `accept_good`.
-    good: i64,
-    hits: i64,
-    cb_hits: i64,
-    misses: i64,
-    timeouts: i64,
-    cache_full: i64,
-}
-
-impl Counts {
-    fn of(stats: &SessionStats) -> Option<Self> {
-        let known = |value: Option<i64>| value.filter(|value| *value >= 0);
-        Some(Self {
-            number: stats.number,
-            connect: known(stats.connect)?,
-            connect_good: known(stats.connect_good)?,
-            accept: known(stats.accept)?,
-            accept_renegotiate: known(stats.accept_renegotiate)?,
-            good: known(stats.accept_good)?,
-            hits: known(stats.hits)?,
-            cb_hits: known(stats.cb_hits)?,
-            misses: known(stats.misses)?,
-            timeouts: known(stats.timeouts)?,
-            cache_full: known(stats.cache_full)?,
-        })
-    }
-}
-
-impl Finding {
-    fn new(kind: Kind, certainty: Certainty, summary: impl Into<String>) -> Self {
-        Self { kind, certainty, summary: summary.into(), evidence: Vec::new(), cure: None }
-    }
-
-    fn because(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
-        self.evidence.extend(evidence);
-        self
-    }
-
-    fn cure(mut self, cure: impl Into<String>) -> Self {
-        self.cure = Some(cure.into());
-        self
-    }
-}
-
 /// Whether resumption works, by the share of the finished handshakes.
-fn verdict(hits: i64, finished: i64, evidence: String) -> Finding {
+fn verdict(hits: i64, finished: i64) -> Draft {
     let of = format!("{hits} of {finished} finished handshakes resumed a session");
     // Of a large number of handshakes, one too few is not all.
     let percent = (hits.saturating_mul(100) / finished.max(1)).clamp(0, 100);
@@ -265,17 +256,29 @@ fn verdict(hits: i64, finished: i64, evidence: String) -> Finding {
             Kind::None,
             format!("Resumption does not happen: none of {finished} finished handshakes."),
         ),
+        _ if hits > finished => (
+            Kind::Works,
+            format!(
+                "Resumption works: {hits} sessions were resumed, and {finished} handshakes finished."
+            ),
+        ),
         _ if hits.saturating_mul(2) >= finished => {
             (Kind::Works, format!("Resumption works: {of} ({percent} %)."))
         }
         _ => (Kind::Low, format!("Resumption is low: {of} ({percent} %).")),
     };
-    Finding::new(kind, Certainty::Certain, summary).because([evidence])
+    Draft::new(kind, Certainty::Certain, summary)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{
+        When::{Now, SinceMade},
+        *,
+    };
+    use crate::context::Unwatched;
 
     pub(super) fn stats(values: &[(&str, i64)]) -> SessionStats {
         let get = |name: &str| {
@@ -321,13 +324,40 @@ mod tests {
         peers: &[u32],
     ) -> Vec<Finding> {
         let stats = stats(values);
-        judge(&Case {
+        judge(&Case { settings: settings.as_ref(), peers, ..case(&stats) })
+    }
+
+    fn case(stats: &SessionStats) -> Case<'_> {
+        Case {
             family: None,
-            stats: &stats,
-            settings: settings.as_ref(),
-            peers,
-            process: (0, 0),
-        })
+            stats,
+            watched: None,
+            settings: None,
+            peers: &[],
+            process: ProcessSums::default(),
+        }
+    }
+
+    /// Watched for ten seconds, in which the counters moved like this.
+    pub(super) fn moved(by: &[(&str, i64)]) -> Watched {
+        let from = Timestamp::UNIX_EPOCH;
+        let counted = SessionStats { number: None, ..stats(by) };
+        Watched::Known { from, until: from + SignedDuration::from_secs(10), counted }
+    }
+
+    /// What is found of values that moved by so much in ten seconds.
+    pub(super) fn watching(
+        values: &[(&str, i64)],
+        by: &[(&str, i64)],
+        settings: Option<Settings>,
+    ) -> Vec<Finding> {
+        let (stats, watched) = (stats(values), moved(by));
+        judge(&Case { watched: Some(&watched), settings: settings.as_ref(), ..case(&stats) })
+    }
+
+    /// Kinds, and when they are so, in order.
+    pub(super) fn whens(findings: &[Finding]) -> Vec<(Kind, When)> {
+        findings.iter().map(|finding| (finding.kind, finding.when)).collect()
     }
 
     /// Kinds and certainties, in order.
@@ -353,21 +383,37 @@ mod tests {
             (Kind::NotCounted, ["hits = -7".to_owned()].as_slice())
         );
         let unknown = SessionStats { misses: None, ..stats(&[("accept", 5)]) };
-        let case =
-            Case { family: None, stats: &unknown, settings: None, peers: &[], process: (0, 0) };
-        assert_eq!(judge(&case)[0].kind, Kind::NotCounted);
+        assert_eq!(judge(&case(&unknown))[0].kind, Kind::NotCounted);
+    }
+
+    /// What moved is known all the same; shares are not, since nobody knows what
+    /// was moved here.
+    #[test]
+    fn of_what_wrapped_the_movements_are_judged() {
+        let made = [("accept", i64::from(i32::MIN) + 9), ("accept_good", 7), ("timeouts", 4)];
+        let by = [("accept", 20), ("accept_good", 20), ("misses", 3), ("cache_full", 6)];
+        let found = watching(&made, &by, Some(defaults()));
+        assert_eq!(
+            whens(&found),
+            [
+                (Kind::NotCounted, SinceMade),
+                (Kind::UnknownSessions, Now),
+                (Kind::CacheTooSmall, Now)
+            ]
+        );
+        assert_eq!(found[0].evidence[1], "accept = -2147483639");
+        assert_eq!(found[2].evidence[0], "in the 10.0 s watched: cache_full +6, misses +3");
+        // Of a counter that is not known, nothing is.
+        let unknown = SessionStats { misses: None, ..stats(&[("accept", 5)]) };
+        let watched = Watched::Unknown { unknown: Unwatched::LastSeenByProbe };
+        let found = judge(&Case { watched: Some(&watched), ..case(&unknown) });
+        assert_eq!(whens(&found), [(Kind::NotCounted, SinceMade)]);
     }
 
     #[test]
     fn relatives_are_not_judged() {
         let stats = stats(&[("accept", 5), ("accept_good", 5), ("hits", 4)]);
-        let of = |family| Case {
-            family: Some(family),
-            stats: &stats,
-            settings: None,
-            peers: &[],
-            process: (0, 0),
-        };
+        let of = |family| Case { family: Some(family), ..case(&stats) };
         assert_eq!(judge(&of(Family::OpenSsl))[0].kind, Kind::Works);
         let found = judge(&of(Family::AwsLc));
         assert_eq!(found.len(), 1);
@@ -381,13 +427,53 @@ mod tests {
     }
 
     #[test]
-    fn names_of_kinds_are_a_contract() {
-        let finding = Finding::new(Kind::NoSessionIdContext, Certainty::Certain, "x");
-        let json = serde_json::to_value(&finding).expect("JSON");
+    fn what_was_not_watched_is_not_said_to_be_past() {
+        let stats = stats(&[("accept", 20), ("accept_good", 20), ("timeouts", 8)]);
+        let watched = Watched::Unknown { unknown: Unwatched::LastSeenByProbe };
+        let found = judge(&Case { watched: Some(&watched), ..case(&stats) });
         assert_eq!(
-            json,
-            serde_json::json!({"kind": "no-session-id-context", "certainty": "certain",
-                "summary": "x", "evidence": [], "cure": null})
+            whens(&found),
+            [
+                (Kind::None, SinceMade),
+                (Kind::SettingsUnknown, SinceMade),
+                (Kind::Expired, SinceMade)
+            ]
         );
+        let evidence = "what it counted while it was watched is not known: its last values are \
+                        those that a probe saw, not a look of their own";
+        assert_eq!(found[0].evidence[1], evidence);
+        assert_eq!(found[2].evidence[0], "since the context was made: timeouts = 8");
+    }
+
+    #[test]
+    fn names_are_a_contract() {
+        let finding = Finding {
+            kind: Kind::NoSessionIdContext,
+            certainty: Certainty::Certain,
+            when: SinceMade,
+            summary: "x".to_owned(),
+            evidence: Vec::new(),
+            cure: None,
+        };
+        assert_eq!(
+            serde_json::to_value(&finding).expect("JSON"),
+            serde_json::json!({"kind": "no-session-id-context", "certainty": "certain",
+                "when": "since-made", "summary": "x", "evidence": [], "cure": null})
+        );
+        let unknown = Watched::Unknown { unknown: Unwatched::SeenOnce };
+        for (watched, json) in [
+            (unknown, serde_json::json!({"unknown": "seen-once"})),
+            (
+                moved(&[("hits", 3)]),
+                serde_json::json!({
+                    "from": "1970-01-01T00:00:00.000Z",
+                    "until": "1970-01-01T00:00:10.000Z",
+                    "counted": SessionStats { number: None, ..stats(&[("hits", 3)]) },
+                }),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(watched).expect("JSON"), json);
+            assert_eq!(serde_json::from_value::<Watched>(json).expect("it is read"), watched);
+        }
     }
 }

@@ -4,7 +4,11 @@
 //! (`ssl_get_prev_session`, `lookup_sess_in_cache`), `ssl/ssl_lib.c`
 //! (`ssl_update_cache`) and `ssl/statem/extensions_srvr.c` (tickets of TLS 1.3).
 
-use super::{Case, Certainty, Counts, Finding, Kind, verdict, words};
+use probe_common::Counter::{
+    Accept, AcceptGood, AcceptRenegotiate, CacheFull, CbHits, Hits, Misses, Timeouts,
+};
+
+use super::{Case, Certainty, Counts, Draft, Kind, Period, Share, verdict, words};
 use crate::context::settings::{Settings, cache_mode};
 
 const STORE_CURE: &str = "SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SERVER); nginx: \
@@ -12,59 +16,59 @@ const STORE_CURE: &str = "SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SER
                           without SSL_OP_NO_TICKET; nginx: ssl_session_tickets on; HAProxy: \
                           without no-tls-tickets";
 
-pub(super) fn judge(case: &Case<'_>, counts: &Counts) -> Vec<Finding> {
-    let mut findings = vec![outcome(case, counts)];
-    let works = matches!(findings[0].kind, Kind::Works | Kind::TooFew | Kind::MovedBySni);
+/// What explains it, in one of the times.
+pub(super) fn causes(case: &Case<'_>, period: &Period<'_>) -> Vec<Draft> {
+    let counts = period.counts;
+    let bad = period.share == Share::Bad;
+    let mut causes = Vec::new();
     match case.settings {
         Some(settings) => {
-            findings.extend(no_session_id_context(settings, counts));
-            if !works {
-                findings.extend(no_way(settings, counts));
-                findings.extend(no_tickets(settings));
-                findings.extend(not_shared(case, settings, counts));
+            causes.extend(no_session_id_context(settings, period));
+            if bad {
+                causes.extend(no_way(settings, period));
+                causes.extend(no_tickets(settings));
+                causes.extend(not_shared(case, settings, counts));
             }
-            findings.extend(misses(settings, counts));
+            causes.extend(misses(settings, counts));
         }
-        None if !works => findings.push(Finding::new(
+        None if bad => causes.push(Draft::new(
             Kind::SettingsUnknown,
             Certainty::Certain,
             "Its settings are not known, so what depends on them is not judged.",
         )),
         None => {}
     }
-    findings.extend(evictions(case.settings, counts));
-    findings.extend(expired(case.settings, counts));
-    if !works && findings.len() == 1 {
-        findings.push(nothing_seen(case.settings, counts));
+    causes.extend(evictions(case, counts));
+    causes.extend(expired(case.settings, counts));
+    if bad && causes.is_empty() {
+        causes.push(nothing_seen(case.settings, counts));
     }
-    findings
+    causes
 }
 
-/// Whether it works.
-fn outcome(case: &Case<'_>, counts: &Counts) -> Finding {
-    let Counts { accept, good, hits, .. } = *counts;
-    let started = accept + counts.accept_renegotiate;
-    let evidence = format!("hits = {hits}, accept_good = {good}, accept = {accept}");
+/// Whether it works, since the context was made.
+pub(super) fn outcome(case: &Case<'_>, counts: &Counts) -> Draft {
+    let (good, hits) = (counts[AcceptGood], counts[Hits]);
+    let started = counts[Accept] + counts[AcceptRenegotiate];
+    let draft = |summary: &str, kind| {
+        Draft::new(kind, Certainty::Certain, summary).counted(&[Hits, AcceptGood, Accept])
+    };
     // Every finished handshake was started; those that were not started here
     // were moved here.
     if good > started {
-        let (process_hits, process_good) = case.process;
-        return Finding::new(
-            Kind::MovedBySni,
-            Certainty::Certain,
-            "Connections come here from another SSL_CTX (a servername callback). Their hits are \
-             counted on the one that they began with: look at the sums of the process.",
-        )
-        .because([
-            evidence,
-            format!(
-                "all contexts of the process: hits = {process_hits}, accept_good = {process_good}"
-            ),
-        ]);
+        let summary = "Connections come here from another SSL_CTX (a servername callback). Their \
+                       hits are counted on the one that they began with: look at the sums of the \
+                       process.";
+        return draft(summary, Kind::MovedBySni).because(words::process(&case.process));
+    }
+    if started == 0 {
+        let summary = "Connections that begin here go on in another SSL_CTX (a servername \
+                       callback): they are counted there, and their hits here. Look at the sums \
+                       of the process.";
+        return draft(summary, Kind::MovedBySni).because(words::process(&case.process));
     }
     if good == 0 {
-        return Finding::new(Kind::TooFew, Certainty::Certain, "No handshake has finished here.")
-            .because([evidence]);
+        return draft("No handshake has finished here.", Kind::TooFew);
     }
     if good == 1 && hits == 0 {
         let summary = if started > good {
@@ -72,20 +76,29 @@ fn outcome(case: &Case<'_>, counts: &Counts) -> Finding {
         } else {
             "One handshake has finished: there was nothing to resume yet.".to_owned()
         };
-        return Finding::new(Kind::TooFew, Certainty::Certain, summary).because([evidence]);
+        return draft(&summary, Kind::TooFew);
     }
-    let mut finding = verdict(hits, good, evidence);
+    let mut verdict = verdict(hits, good).counted(&[Hits, AcceptGood, Accept]);
+    // Up to 3.1 the callback takes the start of the handshake along, too.
+    if case.process.splits && Share::of(verdict.kind) == Share::Bad {
+        let summary = "Its share cannot be told: another SSL_CTX of the process resumed more \
+                       sessions than it finished handshakes. A servername callback may have moved \
+                       them here, while their hits are counted there: look at the sums of the \
+                       process.";
+        return Draft { certainty: Certainty::Likely, ..draft(summary, Kind::MovedBySni) }
+            .because(words::process(&case.process));
+    }
     if hits > good {
-        finding.summary = "Resumption works: more sessions were resumed than handshakes finished \
+        verdict.summary = "Resumption works: more sessions were resumed than handshakes finished \
                            here. A handshake that was moved to another SSL_CTX finishes there, and \
                            one with a HelloRetryRequest of TLS 1.3 counts two hits."
             .to_owned();
     }
-    finding
+    verdict
 }
 
 /// As it is set, no session can be resumed, or only by some clients.
-fn no_way(settings: &Settings, counts: &Counts) -> Option<Finding> {
+fn no_way(settings: &Settings, period: &Period<'_>) -> Option<Draft> {
     let tickets = settings.tickets()?;
     let mode = settings.cache_mode?;
     let has = |bit: u32| mode & bit != 0;
@@ -109,7 +122,7 @@ fn no_way(settings: &Settings, counts: &Counts) -> Option<Finding> {
             format!("Tickets are off, and {what}; only the callback could give a session."),
         ),
         // Something was resumed: it was set otherwise then, or is for some connections.
-        (false, false) if counts.hits > 0 => (
+        (false, false) if period.resumed() => (
             Certainty::Likely,
             format!("Tickets are off, and {what}: as it is set now, no session can be resumed."),
         ),
@@ -120,11 +133,11 @@ fn no_way(settings: &Settings, counts: &Counts) -> Option<Finding> {
     };
     let evidence =
         [words::cache_mode(settings), words::tickets(settings), words::callbacks(settings)];
-    Some(Finding::new(kind, certainty, summary).because(evidence).cure(STORE_CURE))
+    Some(Draft::new(kind, certainty, summary).because(evidence).cure(STORE_CURE))
 }
 
 /// A server of TLS 1.3 that sends no tickets.
-fn no_tickets(settings: &Settings) -> Option<Finding> {
+fn no_tickets(settings: &Settings) -> Option<Draft> {
     if settings.num_tickets? != 0 || !settings.allows_tls1_3()? {
         return None;
     }
@@ -138,14 +151,14 @@ fn no_tickets(settings: &Settings) -> Option<Finding> {
          (SSL_new_session_ticket)."
     );
     Some(
-        Finding::new(Kind::NoTickets, Certainty::Likely, summary)
+        Draft::new(Kind::NoTickets, Certainty::Likely, summary)
             .because(["num_tickets = 0".to_owned(), words::protocols(settings)])
             .cure("SSL_CTX_set_num_tickets(ctx, 2)"),
     )
 }
 
 /// Several processes, each with a cache of its own, and no tickets.
-fn not_shared(case: &Case<'_>, settings: &Settings, counts: &Counts) -> Option<Finding> {
+fn not_shared(case: &Case<'_>, settings: &Settings, counts: &Counts) -> Option<Draft> {
     let internal = settings.cache_has(cache_mode::SERVER)?
         && !settings.cache_has(cache_mode::NO_INTERNAL_STORE)?
         && !settings.cache_has(cache_mode::NO_INTERNAL_LOOKUP)?;
@@ -162,11 +175,11 @@ fn not_shared(case: &Case<'_>, settings: &Settings, counts: &Counts) -> Option<F
             count => format!("There are {count} other processes"),
         }
     );
-    let certainty = if counts.misses > 0 { Certainty::Likely } else { Certainty::Possible };
+    let certainty = if counts[Misses] > 0 { Certainty::Likely } else { Certainty::Possible };
     Some(
-        Finding::new(Kind::NotShared, certainty, summary)
+        Draft::new(Kind::NotShared, certainty, summary)
+            .counted(&[Misses])
             .because([
-                words::value("misses", Some(counts.misses)),
                 format!("other processes of the executable, of one family: {}", peers.join(", ")),
                 words::tickets(settings),
                 words::cache_mode(settings),
@@ -182,14 +195,22 @@ fn not_shared(case: &Case<'_>, settings: &Settings, counts: &Counts) -> Option<F
 
 /// `ssl_update_cache` keeps no session then, and `ssl_get_prev_session` refuses
 /// those that come in tickets, with an error that ends the handshake.
-fn no_session_id_context(settings: &Settings, counts: &Counts) -> Option<Finding> {
+fn no_session_id_context(settings: &Settings, period: &Period<'_>) -> Option<Draft> {
     let unset = settings.session_id_context_length? == 0;
-    if !unset || !settings.verifies_peer()? || counts.hits > 0 {
+    if !unset || !settings.verifies_peer()? || period.resumed() {
         return None;
     }
-    let unfinished = (counts.accept + counts.accept_renegotiate - counts.good).max(0);
+    let started = |counts: &Counts| counts[Accept] + counts[AcceptRenegotiate];
+    // While nobody comes, nothing can be said of now.
+    if started(period.counts) <= 0 && period.counts[AcceptGood] == 0 {
+        return None;
+    }
+    // One that is under way at a look is none that failed: of a short time it
+    // cannot be told.
+    let made = period.made?;
+    let unfinished = (started(made) - made[AcceptGood]).max(0);
     Some(
-        Finding::new(
+        Draft::new(
             Kind::NoSessionIdContext,
             Certainty::Certain,
             "It asks clients for certificates and has no session id context. OpenSSL resumes \
@@ -206,65 +227,60 @@ fn no_session_id_context(settings: &Settings, counts: &Counts) -> Option<Finding
 }
 
 /// Sessions were thrown out to make room.
-fn evictions(settings: Option<&Settings>, counts: &Counts) -> Option<Finding> {
-    if counts.cache_full == 0 {
+fn evictions(case: &Case<'_>, counts: &Counts) -> Option<Draft> {
+    if counts[CacheFull] == 0 {
         return None;
     }
-    let size = settings.and_then(|settings| settings.cache_size);
     let evidence = [
-        words::value("cache_full", Some(counts.cache_full)),
-        match size {
+        match case.settings.and_then(|settings| settings.cache_size) {
             Some(0) => "session cache size 0: it is not limited any more".to_owned(),
             Some(size) => format!("session cache size {size}"),
             None => "the session cache size is not known".to_owned(),
         },
-        words::value("number", counts.number),
-        words::value("misses", Some(counts.misses)),
+        words::value("number", case.stats.number),
     ];
-    let summary = format!(
-        "The session cache is smaller than what clients come back for: {} sessions were thrown \
-         out to make room.",
-        counts.cache_full
-    );
+    let thrown_out = format!("{} sessions were thrown out to make room", counts[CacheFull]);
     // Sessions were thrown out, for certain; that they were wanted again is what
     // the misses speak for.
-    let (certainty, summary) = if counts.misses > 0 {
+    let (certainty, summary) = if counts[Misses] > 0 {
+        let summary =
+            format!("{thrown_out}: the session cache is smaller than what clients come back for.");
         (Certainty::Likely, summary)
     } else {
-        let summary = format!(
-            "The session cache was full: {} sessions were thrown out to make room. None was asked \
-             for since.",
-            counts.cache_full
-        );
+        let summary =
+            format!("{thrown_out}: the session cache was full. None was asked for in that time.");
         (Certainty::Certain, summary)
     };
     let cure = "SSL_CTX_sess_set_cache_size(ctx, more) (0: no limit); nginx: ssl_session_cache \
                 shared:SSL:50m instead of builtin:N";
-    Some(Finding::new(Kind::CacheTooSmall, certainty, summary).because(evidence).cure(cure))
+    Some(
+        Draft::new(Kind::CacheTooSmall, certainty, summary)
+            .counted(&[CacheFull, Misses])
+            .because(evidence)
+            .cure(cure),
+    )
 }
 
 /// Sessions had expired when they were offered.
-fn expired(settings: Option<&Settings>, counts: &Counts) -> Option<Finding> {
-    if counts.timeouts == 0 {
+fn expired(settings: Option<&Settings>, counts: &Counts) -> Option<Draft> {
+    if counts[Timeouts] == 0 {
         return None;
     }
     let timeout = settings.and_then(|settings| settings.timeout);
     let summary = format!(
         "{} came back with a session that had expired.",
-        match counts.timeouts {
+        match counts[Timeouts] {
             1 => "Once a client".to_owned(),
             count => format!("{count} times a client"),
         }
     );
     Some(
-        Finding::new(Kind::Expired, Certainty::Certain, summary)
-            .because([
-                words::value("timeouts", Some(counts.timeouts)),
-                timeout.map_or_else(
-                    || "the session timeout is not known".to_owned(),
-                    |seconds| format!("session timeout {seconds} s, for sessions made now"),
-                ),
-            ])
+        Draft::new(Kind::Expired, Certainty::Certain, summary)
+            .counted(&[Timeouts])
+            .because([timeout.map_or_else(
+                || "the session timeout is not known".to_owned(),
+                |seconds| format!("session timeout {seconds} s, for sessions made now"),
+            )])
             .cure(
                 "SSL_CTX_set_timeout(ctx, longer), in seconds; nginx: ssl_session_timeout 1h; \
                  HAProxy: tune.ssl.lifetime",
@@ -273,18 +289,14 @@ fn expired(settings: Option<&Settings>, counts: &Counts) -> Option<Finding> {
 }
 
 /// Session ids that were looked up and not found.
-fn misses(settings: &Settings, counts: &Counts) -> Option<Finding> {
+fn misses(settings: &Settings, counts: &Counts) -> Option<Draft> {
     // The internal cache is asked first: what an external one had was a miss as well.
-    let lost = counts.misses - counts.cb_hits;
+    let lost = counts[Misses] - counts[CbHits];
     if lost <= 0 {
         return None;
     }
-    let full = (counts.good - counts.hits).max(0);
-    let evidence = [
-        format!("misses = {}, cb_hits = {}", counts.misses, counts.cb_hits),
-        format!("full handshakes: accept_good - hits = {full}"),
-        words::protocols(settings),
-    ];
+    let evidence = [words::protocols(settings)];
+    let counters = &[Misses, CbHits, AcceptGood, Hits];
     if settings.allows_tls1_3()? {
         let summary = format!(
             "{lost} times a client offered a session that this process does not have: made by \
@@ -293,7 +305,8 @@ fn misses(settings: &Settings, counts: &Counts) -> Option<Finding> {
         let cure = "see what else was found; a cache that all processes and hosts share, or \
                     tickets with the same keys everywhere";
         return Some(
-            Finding::new(Kind::UnknownSessions, Certainty::Likely, summary)
+            Draft::new(Kind::UnknownSessions, Certainty::Likely, summary)
+                .counted(counters)
                 .because(evidence)
                 .cure(cure),
         );
@@ -304,49 +317,50 @@ fn misses(settings: &Settings, counts: &Counts) -> Option<Finding> {
          as a miss. One miss for each full handshake is normal here."
     );
     Some(
-        Finding::new(Kind::MadeUpSessionIds, Certainty::Possible, summary)
+        Draft::new(Kind::MadeUpSessionIds, Certainty::Possible, summary)
+            .counted(counters)
             .because(evidence)
             .cure("allow TLS 1.3: then misses are of sessions that were really offered"),
     )
 }
 
 /// Nothing explains it so far.
-fn nothing_seen(settings: Option<&Settings>, counts: &Counts) -> Finding {
-    let asked = counts.hits + counts.misses + counts.timeouts;
-    let counted = format!(
-        "hits = {}, misses = {}, timeouts = {}",
-        counts.hits, counts.misses, counts.timeouts
-    );
+fn nothing_seen(settings: Option<&Settings>, counts: &Counts) -> Draft {
+    let asked = counts[Hits] + counts[Misses] + counts[Timeouts];
+    let counted = &[Hits, Misses, Timeouts];
     let Some(settings) = settings else {
-        return Finding::new(Kind::Unexplained, Certainty::Possible, "The values do not say why.")
-            .because([counted]);
+        return Draft::new(Kind::Unexplained, Certainty::Possible, "The values do not say why.")
+            .counted(counted);
     };
     let lookup = settings.cache_has(cache_mode::NO_INTERNAL_LOOKUP) == Some(false);
     if asked == 0 && settings.tickets() == Some(false) && lookup {
         let summary = "No client offered a session: each was new, or keeps none. What is offered \
                        would count as a hit, a miss or a timeout here.";
-        return Finding::new(Kind::NeverOffered, Certainty::Likely, summary)
-            .because([counted, words::tickets(settings), words::cache_mode(settings)])
+        return Draft::new(Kind::NeverOffered, Certainty::Likely, summary)
+            .counted(counted)
+            .because([words::tickets(settings), words::cache_mode(settings)])
             .cure("look at the clients: they have to keep a session and to offer it");
     }
     if settings.tickets() == Some(true) {
         let summary = "Clients offer no sessions, or tickets that this process cannot decrypt \
                        (made by another process or host, or with older keys). OpenSSL counts \
                        neither, so the values do not tell which.";
-        return Finding::new(Kind::NothingCounted, Certainty::Possible, summary)
-            .because([counted, words::tickets(settings), words::protocols(settings)])
+        return Draft::new(Kind::NothingCounted, Certainty::Possible, summary)
+            .counted(counted)
+            .because([words::tickets(settings), words::protocols(settings)])
             .cure(
                 "the same ticket keys in all processes and hosts (SSL_CTX_set_tlsext_ticket_keys; \
                  nginx: ssl_session_ticket_key FILE; HAProxy: tls-ticket-keys FILE); and look at \
                  the clients",
             );
     }
-    Finding::new(
+    Draft::new(
         Kind::Unexplained,
         Certainty::Possible,
         "Neither values nor settings say why. Clients that are new each time have nothing to resume.",
     )
-    .because([counted, words::cache_mode(settings), words::callbacks(settings)])
+    .counted(counted)
+            .because([words::cache_mode(settings), words::callbacks(settings)])
 }
 
 #[cfg(test)]

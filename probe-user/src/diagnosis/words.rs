@@ -1,5 +1,6 @@
 //! Values and settings as evidence, in words.
 
+use super::ProcessSums;
 use crate::context::settings::{Settings, cache_mode_names, protocol_name};
 
 /// `misses = 12`.
@@ -54,4 +55,17 @@ pub(super) fn callbacks(settings: &Settings) -> String {
         set(settings.get_callback),
         set(settings.remove_callback)
     )
+}
+
+/// The sums of a process.
+pub(super) fn process(sums: &ProcessSums) -> Vec<String> {
+    let all = "all live server contexts of the process";
+    let made = match sums.made {
+        Some((hits, good)) => format!("{all}: hits = {hits}, accept_good = {good}"),
+        None => format!("{all}: not known, since one of them has a counter that is not"),
+    };
+    let watched = sums.watched.map(|(hits, good)| {
+        format!("{all}, each since the first look at it: hits {hits:+}, accept_good {good:+}")
+    });
+    [Some(made), watched].into_iter().flatten().collect()
 }

@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::{
     context::settings::{cache_mode_names, protocol_name},
-    diagnosis::{Certainty, Finding},
+    diagnosis::{Certainty, Finding, When},
     snapshot::{ContextSnapshot, Settings, Snapshot},
 };
 
@@ -60,8 +60,14 @@ fn add(table: &mut Table, finding: &Finding) {
         Certainty::Possible => "possible",
     };
     table.add_row([certainty, &finding.summary]);
+    // Below the certainty.
+    let when = match finding.when {
+        When::Now => "now",
+        When::SinceMade => "",
+        When::Past => "past",
+    };
     if !finding.evidence.is_empty() {
-        table.add_row(["", &format!("because: {}", finding.evidence.join("; "))]);
+        table.add_row([when, &format!("because: {}", finding.evidence.join("; "))]);
     }
     if let Some(cure) = &finding.cure {
         table.add_row(["", &format!("change: {cure}")]);

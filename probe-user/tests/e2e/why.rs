@@ -93,6 +93,24 @@ impl<'v> Found<'v> {
         self.findings().iter().map(|f| (text(&f["kind"]), text(&f["certainty"]))).collect()
     }
 
+    /// The kinds that were found, and when each is so.
+    fn whens(&self) -> Vec<(&'v str, &'v str)> {
+        let text = |value: &'v Value| value.as_str().expect("text");
+        self.findings().iter().map(|f| (text(&f["kind"]), text(&f["when"]))).collect()
+    }
+
+    /// What it counted while it was watched.
+    fn counted(&self, counter: &str) -> i64 {
+        let counted = &self.0["watched"]["counted"][counter];
+        counted.as_i64().unwrap_or_else(|| panic!("no {counter} in {:#}", self.0["watched"]))
+    }
+
+    /// The summary of a kind.
+    fn summary(&self, kind: &str) -> &'v str {
+        let finding = self.findings().iter().find(|finding| finding["kind"] == kind);
+        finding.and_then(|finding| finding["summary"].as_str()).unwrap_or_default()
+    }
+
     /// The evidence of a kind, all of it.
     fn evidence(&self, kind: &str) -> String {
         let finding = self.findings().iter().find(|finding| finding["kind"] == kind);
@@ -197,4 +215,132 @@ fn reasons_are_printed() {
         assert!(words.contains(part), "{part} in:\n{text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 130), "{text}");
+}
+
+/// What a program did before anybody watched, and while it was watched.
+fn before_and_while(before: &str, during: &str) -> (Value, Vec<Told>, Vec<Told>) {
+    let mut python = situations();
+    python.ask(before);
+    let earlier = python.told();
+    let show = Show::start(&[python.pid()], &["--json"]);
+    python.ask(during);
+    let later = python.told();
+    (serde_json::from_str(&show.end()).expect("JSON"), earlier, later)
+}
+
+/// What was counted while it was watched is what the program says it is. The
+/// start of a handshake is what a context is first seen by: it was before.
+fn compare(found: &Found<'_>, earlier: &[Told], later: &[Told], first: &str) {
+    let of = |told: &[Told], name: &str| {
+        let told = told.iter().find(|told| found.0["ctx"] == told.ctx).expect("it is told of");
+        told.stats[name].as_i64().expect("a number")
+    };
+    for name in later[0].stats.keys().filter(|name| *name != "number") {
+        let moved = of(later, name) - of(earlier, name);
+        let moved = moved - i64::from(name == first);
+        assert_eq!(found.counted(name), moved, "{name} of {:#}", found.0);
+    }
+}
+
+#[test]
+fn what_stopped_before_it_was_watched_is_past() {
+    let (shown, earlier, later) = before_and_while("crowd 8", "stay 12");
+    let server = Found::of(&shown, &later, "small", "accept");
+    compare(&server, &earlier, &later, "accept");
+    assert_eq!(
+        server.whens(),
+        [("works", "now"), ("unknown-sessions", "past"), ("cache-too-small", "past")]
+    );
+    assert!(server.0["stats"]["cache_full"].as_i64() > Some(5), "{:#}", server.0);
+    assert_eq!((server.counted("cache_full"), server.counted("hits")), (0, 12));
+    let past = server.summary("cache-too-small");
+    assert!(past.starts_with("Not now, but before: "), "{past}");
+    let evidence = server.evidence("cache-too-small");
+    assert!(
+        evidence.contains("cache_full +0, misses +0 (meanwhile hits +12, accept_good +12)"),
+        "{evidence}"
+    );
+    let works = server.summary("works");
+    assert!(works.contains("watched, resumption works: 12 of 12 finished"), "{works}");
+    assert!(works.contains("Since the context was made, resumption is low: 12 of 27"), "{works}");
+}
+
+#[test]
+fn what_goes_on_while_it_is_watched_is_now() {
+    let (shown, earlier, later) = before_and_while("crowd 8", "crowd 8");
+    for (role, expected) in [
+        ("accept", &[("none", "now"), ("unknown-sessions", "now"), ("cache-too-small", "now")][..]),
+        ("connect", &[("none", "now"), ("never-offered", "now"), ("refused-by-server", "now")][..]),
+    ] {
+        let found = Found::of(&shown, &later, "small", role);
+        compare(&found, &earlier, &later, role);
+        assert_eq!(found.whens(), expected);
+    }
+    let server = Found::of(&shown, &later, "small", "accept");
+    let (grown, all) = (server.counted("cache_full"), &server.0["stats"]["cache_full"]);
+    assert!(grown > 5 && all.as_i64() > Some(grown + 5), "{:#}", server.0);
+    let evidence = server.evidence("cache-too-small");
+    assert!(evidence.contains(&format!("watched: cache_full +{grown}, misses +6")), "{evidence}");
+    assert!(
+        evidence.contains(&format!("since the context was made: cache_full = {all}, misses = 12")),
+        "{evidence}"
+    );
+    let summary = server.summary("cache-too-small");
+    assert!(summary.starts_with(&format!("Now: {grown} sessions were thrown out")), "{summary}");
+}
+
+/// Another reason than before: that one comes first.
+#[test]
+fn what_is_so_now_comes_before_what_is_past() {
+    let (shown, earlier, later) = before_and_while("crowd 8", "strangers 12");
+    let server = Found::of(&shown, &later, "small", "accept");
+    compare(&server, &earlier, &later, "accept");
+    // Sessions are thrown out still, and nobody misses them.
+    assert_eq!(
+        server.whens(),
+        [("none", "now"), ("cache-too-small", "now"), ("unknown-sessions", "past")]
+    );
+    let client = Found::of(&shown, &later, "small", "connect");
+    compare(&client, &earlier, &later, "connect");
+    assert_eq!(
+        client.whens(),
+        [("none", "now"), ("never-offered", "now"), ("refused-by-server", "past")]
+    );
+}
+
+/// A servername callback: the share of each context is wrong, and that of the
+/// process is right, of both times.
+#[test]
+fn where_names_choose_the_context_the_sums_are_told() {
+    let (shown, _, later) = before_and_while("names 5", "names 12");
+    let contexts = shown["contexts"].as_array().expect("an array of contexts");
+    let mut servers = 0;
+    for seen in contexts.iter().filter(|seen| seen["stats"]["connect"] == 0) {
+        let found = Found(seen);
+        let told = later.iter().find(|told| seen["ctx"] == told.ctx).expect("it is told of");
+        assert_eq!(found.whens(), [("moved-by-sni", "since-made")], "{}: {seen:#}", told.scenario);
+        let evidence = found.evidence("moved-by-sni");
+        assert!(evidence.contains("process: hits = 17, accept_good = 18"), "{evidence}");
+        assert!(evidence.contains("look at it: hits +12, accept_good +12"), "{evidence}");
+        servers += 1;
+    }
+    assert_eq!(servers, 2);
+}
+
+/// For people.
+#[test]
+fn what_is_past_is_printed_as_such() {
+    let mut python = situations();
+    python.ask("crowd 8");
+    let show = Show::start(&[python.pid()], &[]);
+    python.ask("stay 12");
+    let text = show.end();
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "likely Not now, but before: ",
+        "past because: in the ",
+        "cache_full +0, misses +0 (meanwhile hits +12, accept_good +12); since the context was made:",
+    ] {
+        assert!(words.contains(part), "{part} in:\n{text}");
+    }
 }

@@ -2,6 +2,7 @@
 workers that are forked and do not share what they keep."""
 
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -95,6 +96,44 @@ SCENARIOS = (
 )
 
 
+def small():
+    """A server with room for two sessions. It could do TLS 1.3, and its client cannot."""
+    pair = Pair("small", TLS12, tickets=False)
+    pair.server.maximum_version = TLS13
+    LIBSSL.SSL_CTX_ctrl(address(pair.server), oracle.SSL_CTRL_SET_SESS_CACHE_SIZE, 2, None)
+    return pair
+
+
+def crowd(pair, clients):
+    """More clients than the cache has room for; each comes back after all others."""
+    for session in [pair.connect() for _ in range(clients)][:-2]:
+        pair.connect(session)
+    pair.session = pair.connect()
+
+
+def names():
+    """A server that serves a name with another context."""
+    pair, other = Pair("names", TLS12), Pair("chosen", TLS12)
+
+    def choose(side, _host, _context, chosen=other.server):
+        side.context = chosen
+
+    pair.server.sni_callback = choose
+    return pair
+
+
+def stay(pair, times, name="localhost"):
+    """One client that comes back at once."""
+    pair.session = getattr(pair, "session", None) or pair.connect(name=name)
+    for _ in range(times):
+        pair.connect(pair.session, name=name)
+
+
+@functools.cache
+def pair_of(make):
+    return make()
+
+
 def work(context, announce):
     """A worker: serves on a port of its own."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -145,6 +184,19 @@ def perform(words, otherwise=oracle.perform):
             return workers(int(count))
         case ["visit", times]:
             visit(int(times))
+            return {}
+        case ["crowd", clients]:
+            crowd(pair_of(small), int(clients))
+            return {}
+        case ["stay", times]:
+            stay(pair_of(small), int(times))
+            return {}
+        case ["strangers", times]:
+            for _ in range(int(times)):
+                pair_of(small).connect()
+            return {}
+        case ["names", times]:
+            stay(pair_of(names), int(times), name="a.test")
             return {}
         case _:
             return otherwise(words)
