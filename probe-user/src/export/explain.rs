@@ -7,7 +7,7 @@ use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
 use crate::image::{
-    Evidence, Family, Image, ProbeKind, ProbePoint,
+    Evidence, Family, Image, ProbeKind, ProbePoint, ReadAt,
     code::processor::Processor,
     settings::{Place, SETTINGS, Setting, SettingsLayout},
 };
@@ -111,6 +111,16 @@ struct EvidenceFields {
     field: String,
     question: String,
     answer: String,
+    read_at: Option<ReadAtFields>,
+}
+
+/// The instruction that says it; `file`: its file's name, if it is another one.
+#[derive(Debug, Serialize)]
+struct ReadAtFields {
+    file: Option<String>,
+    function: Option<String>,
+    address: u64,
+    instruction: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,6 +205,38 @@ impl EvidenceFields {
             field: evidence.field.clone(),
             question: evidence.question.clone(),
             answer: evidence.answer.clone(),
+            read_at: evidence.read_at.as_ref().map(ReadAtFields::of),
+        }
+    }
+
+    /// The fact, and in a second line the instruction; columns as wide as this.
+    fn show(&self, f: &mut fmt::Formatter<'_>, field: usize, question: usize) -> fmt::Result {
+        let Self { field: name, question: asked, answer, read_at } = self;
+        writeln!(f, "  {name:<field$} {asked:<question$} -> {answer}")?;
+        match read_at {
+            Some(read_at) => writeln!(f, "  {:<field$} {read_at}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ReadAtFields {
+    fn of(read_at: &ReadAt) -> Self {
+        let ReadAt { file, function, address, instruction } = read_at.clone();
+        Self { file, function, address, instruction }
+    }
+}
+
+impl fmt::Display for ReadAtFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, function, address, instruction } = self;
+        write!(f, "{address:#08x}  {instruction:<30}")?;
+        if let Some(function) = function {
+            write!(f, " in {function}")?;
+        }
+        match file {
+            Some(file) => write!(f, ", {file}"),
+            None => Ok(()),
         }
     }
 }
@@ -210,15 +252,10 @@ impl fmt::Display for Explanation {
         writeln!(f, "  machine   {}", self.arch)?;
         let known = COUNTERS.len() + 5;
         writeln!(f, "\nLayout: {} of {known} fields, and what says so", self.evidence.len())?;
-        for evidence in &self.evidence {
-            let EvidenceFields { field, question, answer } = evidence;
-            writeln!(f, "  {field:<20} {question:<32} -> {answer}")?;
-        }
+        self.evidence.iter().try_for_each(|evidence| evidence.show(f, 20, 32))?;
         let (known, all) = (self.settings_evidence.len(), SETTINGS.len());
         writeln!(f, "\nSettings: {known} of {all}, and what says so")?;
-        for EvidenceFields { field, question, answer } in &self.settings_evidence {
-            writeln!(f, "  {field:<25} {question:<48} -> {answer}")?;
-        }
+        self.settings_evidence.iter().try_for_each(|evidence| evidence.show(f, 25, 48))?;
         writeln!(f, "\nWitnesses that agree")?;
         for EvidenceFields { field, question, .. } in &self.witnesses {
             writeln!(f, "  {field:<20} {question}")?;

@@ -289,6 +289,15 @@ impl Elf {
         })
     }
 
+    /// The name of the function that an address is inside of, as far as the sizes
+    /// of symbols tell.
+    #[must_use]
+    pub fn function_containing(&self, address: u64) -> Option<&str> {
+        let more = self.more_functions.values().filter(|symbol| symbol.contains(address));
+        let start = self.functions.start_of(address).max(more.map(|s| s.address).max())?;
+        self.function_name(start)
+    }
+
     /// The name of the function whose address the dynamic linker stores here.
     #[must_use]
     pub fn import_at(&self, address: u64) -> Option<&str> {

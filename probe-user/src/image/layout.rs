@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, rc::Rc};
 use probe_common::{COUNTERS, Counter};
 
 use super::{
-    code::{
-        CodeSource,
-        explore::{self, DEFAULT_BOUNDS, Stopped},
-        value::{Base, Field, Value},
-    },
+    code::value::{Base, Field, Value},
+    companion,
     elf::Elf,
+    evidence::{Evidence, ReadAt},
     family::{Accessors, Family},
     functions::Functions,
     gap::{FieldGap, Gap},
-    loaded, references,
+    loaded,
+    question::{Asked, ask},
+    references,
 };
 
 /// No `SSL_CTX` or `SSL` of any version is larger (4.0.3: 0xd80 or so).
@@ -37,17 +37,6 @@ const fn ctrl_command(counter: Counter) -> u64 {
         Counter::Timeouts => 30,
         Counter::CacheFull => 31,
     }
-}
-
-/// How one fact was learnt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evidence {
-    /// The field, by its name in `sslsess explain --json`.
-    pub field: String,
-    /// The function that says so, with the arguments it was asked with.
-    pub question: String,
-    /// What it answers.
-    pub answer: String,
 }
 
 /// Where things are in this build of the library, in bytes.
@@ -157,74 +146,6 @@ struct Learner<'e, 'f> {
     learnt: LearntLayout,
 }
 
-/// A question that was answered: its text, and what each path returned.
-pub(super) struct Asked {
-    pub(super) question: String,
-    pub(super) answers: Vec<explore::Answer>,
-}
-
-/// Asks a function of the library, called with these arguments.
-pub(super) fn ask(
-    elf: &Elf,
-    function: &str,
-    arguments: &[Value],
-    non_null: &[Field],
-) -> Result<Asked, Gap> {
-    let symbol =
-        elf.function(function).ok_or_else(|| Gap::NoSymbol { function: function.to_owned() })?;
-    ask_at(elf, function, symbol.address, arguments, non_null)
-}
-
-/// Asks the function at an address; `function` is its name in evidence.
-pub(super) fn ask_at(
-    source: &dyn CodeSource,
-    function: &str,
-    entry: u64,
-    arguments: &[Value],
-    non_null: &[Field],
-) -> Result<Asked, Gap> {
-    let mut machine = explore::called_with(source.processor().convention(), arguments);
-    machine.non_null.extend_from_slice(non_null);
-    let answers = explore::explore(source, entry, machine, DEFAULT_BOUNDS).map_err(
-        |Stopped { address, instruction, why }| Gap::Unfollowed {
-            function: function.to_owned(),
-            address,
-            instruction,
-            why,
-        },
-    )?;
-    let arguments: Vec<String> = arguments.iter().map(Value::to_string).collect();
-    Ok(Asked { question: format!("{function}({})", arguments.join(", ")), answers })
-}
-
-impl Asked {
-    /// The one value that is not null which every path returns.
-    pub(super) fn only_value(&self) -> Option<&Value> {
-        let mut values =
-            self.answers.iter().map(|a| &a.value).filter(|v| **v != Value::Constant(0));
-        let first = values.next()?;
-        values.all(|value| value == first).then_some(first)
-    }
-
-    /// Whether every path returns this constant, in its low 32 bits.
-    fn always_returns(&self, constant: u32) -> bool {
-        let expected = Value::Constant(u64::from(constant));
-        !self.answers.is_empty()
-            && self.answers.iter().all(|answer| answer.value.zero_extended(4) == expected)
-    }
-
-    pub(super) fn unexpected(&self, expected: &'static str) -> Gap {
-        let mut answers: Vec<String> = self.answers.iter().map(|a| a.value.to_string()).collect();
-        answers.sort();
-        answers.dedup();
-        Gap::UnexpectedAnswer {
-            function: self.question.clone(),
-            answer: answers.join(" or "),
-            expected,
-        }
-    }
-}
-
 pub(super) fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u32, Gap> {
     if (0..MAX_OFFSET).contains(&offset) && offset % width == 0 {
         Ok(offset as u32)
@@ -233,13 +154,12 @@ pub(super) fn plausible(what: &'static str, offset: i64, width: i64) -> Result<u
     }
 }
 
-impl Learner<'_, '_> {
-    fn settle<T>(&mut self, field: &str, result: Result<(T, String, String), Gap>) -> Option<T> {
+impl<'e> Learner<'e, '_> {
+    fn settle(&mut self, field: &str, result: Result<(u32, Evidence), Gap>) -> Option<u32> {
         match result {
-            Ok((value, question, answer)) => {
-                let field = field.to_owned();
-                self.learnt.evidence.push(Evidence { field, question, answer });
-                Some(value)
+            Ok((offset, evidence)) => {
+                self.learnt.evidence.push(evidence);
+                Some(offset)
             }
             Err(reason) => {
                 self.learnt.gaps.push(FieldGap { field: field.to_owned(), reason });
@@ -259,7 +179,7 @@ impl Learner<'_, '_> {
     }
 
     /// Asks for one of the twelve values.
-    fn ask_value(&self, name: &str, command: u64) -> Result<Asked, Gap> {
+    fn ask_value(&self, name: &str, command: u64) -> Result<Asked<'e>, Gap> {
         match self.family.accessors() {
             Accessors::Commands => {
                 let zero = Value::Constant(0);
@@ -277,7 +197,7 @@ impl Learner<'_, '_> {
         }
     }
 
-    fn counter(&self, counter: Counter) -> Result<(u32, String, String), Gap> {
+    fn counter(&self, counter: Counter) -> Result<(u32, Evidence), Gap> {
         let asked = self.ask_value(counter.name(), ctrl_command(counter))?;
         // A function returns an `int`: whatever is above it is nobody's business.
         let (signed, expected) = match self.family.accessors() {
@@ -291,7 +211,7 @@ impl Learner<'_, '_> {
                     && (*is_signed || !signed) =>
             {
                 let offset = plausible("a counter", field.offset, 4)?;
-                Ok((offset, asked.question.clone(), value.to_string()))
+                Ok((offset, asked.evidence(counter.name(), value, asked.loaded_at(value))))
             }
             // A command that is not known returns 0 as well: not so a function.
             None if !signed && asked.always_returns(0) => {
@@ -319,19 +239,23 @@ impl Learner<'_, '_> {
                 num_items_of_companion(self.elf, &call.function, companion),
             ),
             // Counted right here: OpenSSL is linked statically.
-            Some(Value::Pointer { base: Base::Field(items), offset: 0 }) => match &items.base {
-                Base::Field(sessions) => {
-                    let value =
-                        Value::Pointer { base: Base::Field(Rc::clone(sessions)), offset: 0 };
-                    let offset = plausible("num_items", items.offset, 8)
-                        .map(|offset| (offset, asked.question.clone(), items.to_string()));
-                    (sessions_field(&value, &asked), offset)
+            Some(value @ Value::Pointer { base: Base::Field(items), offset: 0 }) => {
+                match &items.base {
+                    Base::Field(sessions) => {
+                        let sessions =
+                            Value::Pointer { base: Base::Field(Rc::clone(sessions)), offset: 0 };
+                        let offset = plausible("num_items", items.offset, 8).map(|offset| {
+                            let at = asked.loaded_at(value);
+                            (offset, asked.evidence("num_items", items, at))
+                        });
+                        (sessions_field(&sessions, &asked), offset)
+                    }
+                    _ => {
+                        let gap = asked.unexpected("the size of a hash of the SSL_CTX");
+                        (Err(gap), Err(Gap::DependsOn { on: "sessions" }))
+                    }
                 }
-                _ => {
-                    let gap = asked.unexpected("the size of a hash of the SSL_CTX");
-                    (Err(gap), Err(Gap::DependsOn { on: "sessions" }))
-                }
-            },
+            }
             _ => {
                 let gap = asked.unexpected("the size of a hash of the SSL_CTX");
                 (Err(gap), Err(Gap::DependsOn { on: "sessions" }))
@@ -379,15 +303,21 @@ impl Learner<'_, '_> {
         field: &'static str,
         counters: &[Counter],
         gap: Gap,
-    ) -> Result<(u32, String, String), Gap> {
+    ) -> Result<(u32, Evidence), Gap> {
         if !matches!(gap, Gap::NoSymbol { .. } | Gap::Unfollowed { .. }) {
             return Err(gap);
         }
         let block = self.learnt.layout.block();
         let found = block.and_then(|block| loaded::only_field(self.functions, block, counters));
-        let offset = plausible(field, found.ok_or(gap)?, 8)?;
-        let question = format!("the increments of {}", counters[0].name());
-        Ok((offset, question, format!("load the context from u64[connection+{offset:#x}]")))
+        let (offset, at) = found.ok_or(gap)?;
+        let offset = plausible(field, offset, 8)?;
+        let evidence = Evidence {
+            field: field.to_owned(),
+            question: format!("the increments of {}", counters[0].name()),
+            answer: format!("load the context from u64[connection+{offset:#x}]"),
+            read_at: ReadAt::of(self.elf, at),
+        };
+        Ok((offset, evidence))
     }
 
     /// The counters are members of one struct: eleven `int`s in a row, in the
@@ -416,11 +346,11 @@ impl Learner<'_, '_> {
     }
 }
 
-fn sessions_field(value: &Value, asked: &Asked) -> Result<(u32, String, String), Gap> {
+fn sessions_field(value: &Value, asked: &Asked<'_>) -> Result<(u32, Evidence), Gap> {
     match value.as_field() {
         Some(field) if field.base == Base::Argument(0) && field.width == 8 => {
             let offset = plausible("sessions", field.offset, 8)?;
-            Ok((offset, asked.question.clone(), value.to_string()))
+            Ok((offset, asked.evidence("sessions", value, asked.loaded_at(value))))
         }
         _ => Err(asked.unexpected("the size of a hash of the SSL_CTX")),
     }
@@ -430,7 +360,7 @@ fn num_items_of_companion(
     libssl: &Elf,
     function: &str,
     companion: &Companion<'_>,
-) -> Result<(u32, String, String), Gap> {
+) -> Result<(u32, Evidence), Gap> {
     // A call that was not followed, of a function in the same file.
     let within = function.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
     let function = within.and_then(|address| libssl.function_name(address)).unwrap_or(function);
@@ -453,17 +383,25 @@ fn num_items_of_companion(
             return Err(Gap::BadCompanion { library: library.clone(), why: why.clone() });
         }
     };
-    pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)
+    let (offset, mut evidence) =
+        pointer_field("num_items", &ask(elf, function, &[Value::argument(0)], &[])?)?;
+    if !std::ptr::eq(elf, libssl)
+        && let Some(read_at) = &mut evidence.read_at
+    {
+        let name = elf.soname().or_else(|| companion::libcrypto_name(libssl));
+        read_at.file = Some(name.unwrap_or("libcrypto").to_owned());
+    }
+    Ok((offset, evidence))
 }
 
 /// The answer, if it is a 64-bit field of the first argument and nothing else.
-fn pointer_field(what: &'static str, asked: &Asked) -> Result<(u32, String, String), Gap> {
+fn pointer_field(what: &'static str, asked: &Asked<'_>) -> Result<(u32, Evidence), Gap> {
     match asked.only_value() {
         Some(value @ Value::Pointer { base: Base::Field(field), offset: 0 })
             if field.base == Base::Argument(0) =>
         {
             let offset = plausible(what, field.offset, 8)?;
-            Ok((offset, asked.question.clone(), value.to_string()))
+            Ok((offset, asked.evidence(what, value, asked.loaded_at(value))))
         }
         _ => Err(asked.unexpected("a 64-bit field of its argument")),
     }

@@ -1,7 +1,7 @@
 //! From which fields of a connection the increments take their context: `ctx`
 //! or `session_ctx`, as the sources have it for each counter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use probe_common::Counter;
 
@@ -20,14 +20,15 @@ pub(super) const ON_SESSION_CTX: [Counter; 5] =
     [Counter::Connect, Counter::ConnectGood, Counter::Hits, Counter::Timeouts, Counter::CbHits];
 
 /// The offsets of the fields that the context of these counters' increments is
-/// loaded from, each with the number of increments that say so.
+/// loaded from, each with the number of increments that say so, and the address
+/// of a load of the first.
 ///
 /// `block` is the offset of the first counter in the `SSL_CTX`.
 pub(super) fn fields(
     functions: &mut Functions<'_>,
     block: u32,
     counters: &[Counter],
-) -> BTreeMap<i64, usize> {
+) -> BTreeMap<i64, (usize, u64)> {
     let sites = functions.increments(block);
     let of_these = || sites.iter().filter(|site| counters.contains(&site.counter));
     functions.prepare(&of_these().map(|site| site.function.clone()).collect::<Vec<_>>());
@@ -35,12 +36,12 @@ pub(super) fn fields(
     for site in of_these() {
         let Some(function) = functions.get(&site.function) else { continue };
         let origins = function.reaching(site.base, site.base_at);
-        let loads: Option<BTreeSet<i64>> = origins
+        let loads: Option<BTreeMap<i64, u64>> = origins
             .into_iter()
             .map(|origin| match origin {
                 Origin::Assignment(address) => match function.at(address)?.effect {
                     Effect::Load { base: Some(_), displacement, width: 8, .. } => {
-                        Some(displacement)
+                        Some((displacement, address))
                     }
                     _ => None,
                 },
@@ -48,23 +49,24 @@ pub(super) fn fields(
             })
             .collect();
         if let Some(loads) = loads
-            && let [offset] = Vec::from_iter(loads)[..]
+            && let [(offset, at)] = Vec::from_iter(loads)[..]
         {
-            *found.entry(offset).or_default() += 1;
+            found.entry(offset).or_insert((0, at)).0 += 1;
         }
     }
     found
 }
 
-/// The one field that at least two increments say, and none contradicts.
+/// The one field that at least two increments say, and none contradicts; and the
+/// address of a load of it.
 pub(super) fn only_field(
     functions: &mut Functions<'_>,
     block: u32,
     counters: &[Counter],
-) -> Option<i64> {
+) -> Option<(i64, u64)> {
     let found = fields(functions, block, counters);
     match Vec::from_iter(found)[..] {
-        [(offset, sites)] if sites > 1 => Some(offset),
+        [(offset, (sites, at))] if sites > 1 => Some((offset, at)),
         _ => None,
     }
 }

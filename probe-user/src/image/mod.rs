@@ -5,6 +5,7 @@ pub mod calls;
 pub mod code;
 pub mod companion;
 pub mod elf;
+mod evidence;
 pub mod family;
 pub mod functions;
 pub mod gap;
@@ -14,6 +15,7 @@ pub mod layout;
 mod loaded;
 pub mod plan;
 mod proof;
+mod question;
 mod references;
 pub mod separate;
 pub mod settings;
@@ -22,6 +24,7 @@ pub mod sources;
 mod specimen;
 pub mod stripped;
 mod symbols;
+mod traces;
 pub mod unwind;
 pub mod version;
 pub mod witness;
@@ -31,9 +34,10 @@ use std::path::{Path, PathBuf};
 use self::{code::processor::Processor, functions::Functions, unwind::FunctionRanges};
 pub use self::{
     elf::{Elf, ElfError},
+    evidence::{Evidence, ReadAt},
     family::Family,
     gap::{FieldGap, Gap},
-    layout::{Companion, Evidence, Layout, LearntLayout},
+    layout::{Companion, Layout, LearntLayout},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
     settings::{LearntSettings, Setting, SettingsLayout},
 };
@@ -105,7 +109,9 @@ impl Image {
                     let mut functions = Functions::new(elf, &ranges);
                     let mut learnt = layout::learn(&mut functions, companion, family);
                     witness::confirm(&mut functions, companion, family, &mut learnt);
-                    let settings = settings::learn(elf, &learnt.layout, family);
+                    let mut settings = settings::learn(elf, &learnt.layout, family);
+                    let evidence = learnt.evidence.iter_mut().chain(&mut settings.evidence);
+                    evidence::name_functions(evidence, &ranges);
                     let plan = plan::plan(functions, &learnt.layout, choice);
                     (learnt, settings, plan)
                 }

@@ -10,9 +10,11 @@ use super::{
         value::{Base, Value},
     },
     elf::Elf,
+    evidence::{Evidence, ReadAt},
     gap::Gap,
-    layout::{ask, plausible},
-    witness::{changed_by, trace},
+    layout::plausible,
+    question::ask,
+    traces::{changed_by, changes_by, trace},
 };
 
 /// Functions that add to the `int` that their first argument points to.
@@ -31,55 +33,63 @@ struct Adder {
     adds_second_argument: bool,
 }
 
-/// The offset of `references`, the question, and the answer.
+/// The offset of `references`, and what says so.
 ///
 /// # Errors
 ///
 /// If `SSL_CTX_up_ref` does not say it.
-pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
+pub(super) fn learn(elf: &Elf) -> Result<(u32, Evidence), Gap> {
     if elf.function("SSL_CTX_up_ref").is_none() && elf.function("SSL_CTX_free").is_some() {
         return taken_by_free(elf);
     }
     let asked = ask(elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[])?;
-    let mut found: Vec<(i64, String)> = asked.answers.iter().flat_map(added_in_place).collect();
+    let mut found: Vec<(i64, String, u64)> =
+        asked.answers.iter().flat_map(added_in_place).collect();
     found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
     found.sort();
     // Who follows the call finds the same once more.
-    found.dedup_by_key(|(offset, _)| *offset);
+    found.dedup_by_key(|(offset, ..)| *offset);
     match found.as_slice() {
-        [(offset, how)] => {
-            Ok((plausible("references", *offset, 4)?, asked.question.clone(), how.clone()))
+        [(offset, how, at)] => {
+            let offset = plausible("references", *offset, 4)?;
+            Ok((offset, asked.evidence("references", how, Some(*at))))
         }
         _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
     }
 }
 
-fn taken_by_free(elf: &Elf) -> Result<(u32, String, String), Gap> {
-    let question = "SSL_CTX_free(arg0)";
+fn taken_by_free(elf: &Elf) -> Result<(u32, Evidence), Gap> {
     let trace = trace(elf, "SSL_CTX_free", &[Value::argument(0)]);
     let taken: BTreeSet<i64> = changed_by(&trace.changes, -1, 4).collect();
     match Vec::from_iter(taken)[..] {
         [offset] => {
-            let how = format!("takes 1 from u32[arg0+{offset:#x}]");
-            Ok((plausible("references", offset, 4)?, question.to_owned(), how))
+            let at = trace.changes.iter().find(|c| changes_by(c, -1, 4) == Some(offset));
+            let evidence = Evidence {
+                field: "references".to_owned(),
+                question: "SSL_CTX_free(arg0)".to_owned(),
+                answer: format!("takes 1 from u32[arg0+{offset:#x}]"),
+                read_at: at.and_then(|change| ReadAt::of(elf, change.at)),
+            };
+            Ok((plausible("references", offset, 4)?, evidence))
         }
         _ => Err(Gap::NoSymbol { function: "SSL_CTX_up_ref".to_owned() }),
     }
 }
 
-fn added_in_place(answer: &Answer) -> Vec<(i64, String)> {
+fn added_in_place(answer: &Answer) -> Vec<(i64, String, u64)> {
     let by_one = answer.increments.iter().filter(|i| i.amount == Value::Constant(1));
     by_one
         // One of something else would be a second answer: it is not left out.
         .map(|increment| {
             let field = &increment.field;
             let own = field.base == Base::Argument(0) && field.width == 4;
-            (if own { field.offset } else { -1 }, format!("adds 1 to {field}"))
+            let offset = if own { field.offset } else { -1 };
+            (offset, format!("adds 1 to {field}"), increment.at)
         })
         .collect()
 }
 
-fn added_by_call(elf: &Elf, answer: &Answer) -> Vec<(i64, String)> {
+fn added_by_call(elf: &Elf, answer: &Answer) -> Vec<(i64, String, u64)> {
     let mut found = Vec::new();
     for call in answer.calls.iter() {
         let name = match &call.target {
@@ -96,7 +106,7 @@ fn added_by_call(elf: &Elf, answer: &Answer) -> Vec<(i64, String)> {
             Value::Pointer { base: Base::Argument(0), offset } if by_one => *offset,
             _ => -1,
         };
-        found.push((offset, format!("hands {pointer} to {}", adder.function)));
+        found.push((offset, format!("hands {pointer} to {}", adder.function), call.at));
     }
     found
 }

@@ -4,9 +4,11 @@
 use super::{
     code::value::{Base, Field, Value},
     elf::Elf,
+    evidence::Evidence,
     family::{Accessors, Family},
     gap::{FieldGap, Gap},
-    layout::{Asked, Evidence, Layout, ask, plausible},
+    layout::{Layout, plausible},
+    question::{Asked, ask},
 };
 
 /// The settings, in the order in which they are shown.
@@ -266,7 +268,7 @@ fn question(elf: &Elf, setting: Setting) -> Result<(Place, Evidence), Gap> {
 }
 
 /// The setting is what the function returns.
-fn returned(setting: Setting, asked: &Asked) -> Result<(Place, Evidence), Gap> {
+fn returned(setting: Setting, asked: &Asked<'_>) -> Result<(Place, Evidence), Gap> {
     let expected = "a number of the SSL_CTX";
     let Some(value) = asked.only_value() else { return Err(asked.unexpected(expected)) };
     let (field, divisor) = match value {
@@ -279,24 +281,25 @@ fn returned(setting: Setting, asked: &Asked) -> Result<(Place, Evidence), Gap> {
     };
     let place = place(setting, field, divisor)
         .map_err(|gap| gap.unwrap_or_else(|| asked.unexpected(expected)))?;
-    Ok((place, evidence(setting, asked, value.to_string())))
+    Ok((place, asked.evidence(setting.name(), value, asked.loaded_at(value))))
 }
 
 /// The setting is where the function writes the length that it is given.
-fn written(setting: Setting, asked: &Asked) -> Result<(Place, Evidence), Gap> {
+fn written(setting: Setting, asked: &Asked<'_>) -> Result<(Place, Evidence), Gap> {
     let expected = "one that writes the length to one place of the SSL_CTX";
-    let mut fields: Vec<&Field> = asked
+    let mut stores: Vec<(&Field, u64)> = asked
         .answers
         .iter()
         .flat_map(|answer| answer.stores.iter())
-        .filter(|(_, value)| *value == Value::Constant(SOME_LENGTH))
-        .map(|(field, _)| field)
+        .filter(|store| store.value == Value::Constant(SOME_LENGTH))
+        .map(|store| (&store.field, store.at))
         .collect();
-    fields.dedup();
-    let [field] = fields.as_slice() else { return Err(asked.unexpected(expected)) };
+    stores.dedup_by_key(|(field, _)| *field);
+    let [(field, at)] = stores.as_slice() else { return Err(asked.unexpected(expected)) };
     let place = place(setting, field, 1)
         .map_err(|gap| gap.unwrap_or_else(|| asked.unexpected(expected)))?;
-    Ok((place, evidence(setting, asked, format!("writes {SOME_LENGTH} to {field}"))))
+    let answer = format!("writes {SOME_LENGTH} to {field}");
+    Ok((place, asked.evidence(setting.name(), answer, Some(*at))))
 }
 
 /// `Err(None)`: the field is not one of the `SSL_CTX`, or not of a fitting width.
@@ -306,10 +309,6 @@ fn place(setting: Setting, field: &Field, divisor: u64) -> Result<Place, Option<
     }
     let offset = plausible(setting.name(), field.offset, i64::from(field.width)).map_err(Some)?;
     Ok(Place { offset, width: field.width, divisor })
-}
-
-fn evidence(setting: Setting, asked: &Asked, answer: String) -> Evidence {
-    Evidence { field: setting.name().to_owned(), question: asked.question.clone(), answer }
 }
 
 #[cfg(test)]

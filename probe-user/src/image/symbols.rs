@@ -15,6 +15,14 @@ pub struct Symbol {
     pub local: bool,
 }
 
+impl Symbol {
+    /// Whether an address is inside of it.
+    #[must_use]
+    pub fn contains(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|distance| distance < self.size)
+    }
+}
+
 /// All of them, in the order in which they win over others of the same name:
 /// the dynamic symbols, which are what the linker binds to, then `.symtab`, where
 /// the global ones win over those of one object file.
@@ -91,6 +99,12 @@ impl Symbols {
     fn symbol(&self, index: usize) -> Symbol {
         let Rest { size, local, .. } = self.rest[index];
         Symbol { address: self.addresses[index], size, local }
+    }
+
+    /// Where the function begins that an address is inside of: the nearest.
+    pub(super) fn start_of(&self, address: u64) -> Option<u64> {
+        let symbols = (0..self.rest.len()).map(|index| self.symbol(index));
+        symbols.filter(|symbol| symbol.contains(address)).map(|symbol| symbol.address).max()
     }
 
     /// The least of the names of what begins at an address; `data` is the file.

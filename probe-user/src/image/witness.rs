@@ -11,16 +11,17 @@ use probe_common::COUNTERS;
 
 use super::{
     code::{
-        explore::{self, TRACE_BOUNDS, Trace},
-        machine::Increment,
-        value::{Base, Field, Value, mask},
+        explore::{self, Trace},
+        value::{Base, Value},
     },
     elf::Elf,
+    evidence::{Evidence, ReadAt},
     family::Family,
     functions::Functions,
     gap::{FieldGap, Gap},
-    layout::{Companion, Evidence, LearntLayout},
+    layout::{Companion, LearntLayout},
     loaded, sources,
+    traces::{changed_by, field_of_argument, of_argument, path, pointer, trace},
 };
 
 /// From the first counter to `references`, the next member of the struct
@@ -100,6 +101,7 @@ impl Court<'_, '_, '_> {
                 field: field.to_owned(),
                 question: witness.place.clone(),
                 answer: format!("{said:#x}"),
+                read_at: None,
             });
             return Some(said);
         }
@@ -394,7 +396,8 @@ impl Court<'_, '_, '_> {
         {
             let loaded = loaded::only_field(self.functions, block, &loaded::ON_SESSION_CTX);
             let place = "the increments on the context that a connection began with";
-            witnesses.push(Witness::new(place, loaded.into_iter().filter(not_ctx).collect()));
+            let loaded = loaded.map(|(offset, _)| offset).into_iter().filter(not_ctx);
+            witnesses.push(Witness::new(place, loaded.collect()));
         }
         self.learnt.layout.ssl_to_session_ctx = self.keep("ssl_to_session_ctx", said, witnesses);
     }
@@ -424,10 +427,13 @@ impl Court<'_, '_, '_> {
         self.learnt.gaps.retain(|gap| gap.field != field);
         self.learnt.layout.ssl_to_session_ctx = Some(known);
         let question = "SSL_set_SSL_CTX(arg0, 0), in part".to_owned();
+        let answer = set.answers.iter().find(|answer| field_of_argument(answer) == Some(*offset));
+        let at = answer.and_then(|answer| set.loads.of(answer));
         self.learnt.evidence.push(Evidence {
             field,
             question,
             answer: format!("u64[arg0+{offset:#x}]"),
+            read_at: at.and_then(|at| ReadAt::of(self.elf, at)),
         });
     }
 
@@ -449,48 +455,4 @@ impl Court<'_, '_, '_> {
         });
         freed.chain(dropped).collect()
     }
-}
-
-pub(super) fn trace(elf: &Elf, function: &str, arguments: &[Value]) -> Trace {
-    let Some(symbol) = elf.function(function) else { return Trace::default() };
-    let machine = explore::called_with(elf.processor().convention(), arguments);
-    explore::trace(elf, symbol.address, machine, TRACE_BOUNDS)
-}
-
-/// Fields of the first argument that are changed by so much.
-pub(super) fn changed_by(
-    changes: &[Increment],
-    amount: i64,
-    width: u8,
-) -> impl Iterator<Item = i64> {
-    let amount = Value::Constant(amount as u64 & mask(width));
-    changes
-        .iter()
-        .filter(move |change| change.field.width == width && change.amount == amount)
-        .filter_map(|change| of_argument(&change.field))
-}
-
-/// The field, if a value is all of one of 64 bits.
-fn pointer(value: &Value) -> Option<&Field> {
-    value.as_field().filter(|field| field.width == 8)
-}
-
-/// The offsets by which a value is reached from the first argument.
-fn path(value: &Value) -> Option<Vec<i64>> {
-    let mut field = pointer(value)?;
-    let mut path = vec![field.offset];
-    while let Base::Field(outer) = &field.base {
-        field = outer;
-        path.push(field.offset);
-    }
-    path.reverse();
-    (field.base == Base::Argument(0)).then_some(path)
-}
-
-fn field_of_argument(value: &Value) -> Option<i64> {
-    of_argument(pointer(value)?)
-}
-
-fn of_argument(field: &Field) -> Option<i64> {
-    (field.base == Base::Argument(0)).then_some(field.offset)
 }

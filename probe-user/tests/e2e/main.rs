@@ -5,6 +5,7 @@ mod bad_input;
 mod builds;
 mod bundled;
 mod containers;
+mod explain;
 mod lifetimes;
 mod load;
 mod nginx;

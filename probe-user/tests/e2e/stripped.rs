@@ -124,6 +124,12 @@ fn names_and_machine_code_say_the_same() {
         let (by_name, by_code) = (learn(&named), learn(&stripped));
         assert_eq!(by_name.learnt.layout, by_code.learnt.layout, "{how:?}");
         assert_eq!(by_code.learnt.gaps, [], "{how:?}");
+        assert_eq!(by_code.learnt.evidence.len(), 16, "{how:?}");
+        for evidence in &by_code.learnt.evidence {
+            let read_at = evidence.read_at.as_ref();
+            let read_at = read_at.unwrap_or_else(|| panic!("{how:?}: {evidence:?}"));
+            assert!(read_at.function.is_some(), "{how:?}: {evidence:?}");
+        }
         assert_eq!(by_code.plan.gaps, [], "{how:?}");
         let increments = by_code.plan.points.iter();
         let increments = increments.filter(|point| matches!(point.kind, ProbeKind::Increment(_)));

@@ -9,9 +9,10 @@ pub use super::processor::Stopped;
 use super::{
     CodeSource,
     history::History,
-    machine::{Call, Flags, Increment, Machine},
+    loads::Loads,
+    machine::{Call, Flags, Increment, Machine, Store},
     processor::{Convention, Next},
-    value::{Base, Field, Value},
+    value::{Base, Value},
 };
 
 /// How much work one question may cost.
@@ -55,9 +56,18 @@ pub struct Answer {
     /// What it called on the way, followed or not.
     pub calls: History<Call>,
     /// What it wrote to memory that is not the stack's.
-    pub stores: History<(Field, Value)>,
+    pub stores: History<Store>,
     /// The state at its end.
     machine: Machine,
+}
+
+impl Answer {
+    /// The address of the instruction that loaded the field that this value of
+    /// the path is made of.
+    #[must_use]
+    pub fn loaded_at(&self, value: &Value) -> Option<u64> {
+        self.machine.loads.of(value)
+    }
 }
 
 /// Instructions of a PLT entry at most: a landing pad, the address, the load,
@@ -80,6 +90,8 @@ pub struct Trace {
     pub calls: Vec<Call>,
     /// What it adds to memory.
     pub changes: Vec<Increment>,
+    /// Which instruction loaded what.
+    pub loads: Loads,
 }
 
 /// A machine at the entry of a function that was called with these arguments.
@@ -131,6 +143,7 @@ pub fn explore(
 #[must_use]
 pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
     let mut explorer = Explorer::new(source, bounds);
+    let loads = machine.loads.clone();
     let mut visits: HashMap<u64, usize> = HashMap::new();
     let mut open = vec![(entry, machine)];
     while let Some((address, machine)) = open.pop() {
@@ -147,7 +160,7 @@ pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Boun
             explorer.seen.answers.push(answer.value);
         }
     }
-    explorer.seen
+    Trace { loads, ..explorer.seen }
 }
 
 struct Explorer<'s> {
@@ -196,6 +209,7 @@ impl Explorer<'_> {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let known = machine.increments.len();
+            machine.at = at;
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
             self.seen.changes.extend(machine.increments.since(known).cloned());
             if machine.written() > MAX_WRITTEN {
@@ -286,7 +300,7 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
 /// Remembers what is called, and with what.
 fn note_call(convention: &Convention, machine: &mut Machine, target: &Value) {
     let arguments = [passed(convention, machine, 0), passed(convention, machine, 1)];
-    machine.calls.push(Call { target: target.clone(), arguments });
+    machine.calls.push(Call { target: target.clone(), arguments, at: machine.at });
 }
 
 /// An argument, at a call.
@@ -342,6 +356,30 @@ mod tests {
         trace(&Bytes(bytes), 0x1000, machine, TRACE_BOUNDS)
     }
 
+    /// 1000: mov 0x30(%rdi),%rcx / 1004: cmpq $0,0x30(%rdi) / 1009: je 1014 /
+    /// 100b: mov 0x30(%rdi),%rax / 100f: push %rax / 1010: xor %eax,%eax /
+    /// 1012: pop %rax / 1013: ret / 1014: xor %eax,%eax / 1016: ret
+    #[test]
+    fn of_three_loads_of_a_field_the_one_is_told_whose_value_is_returned() {
+        let bytes = &[
+            0x48, 0x8b, 0x4f, 0x30, 0x48, 0x83, 0x7f, 0x30, 0, 0x74, 9, 0x48, 0x8b, 0x47, 0x30,
+            0x50, 0x31, 0xc0, 0x58, 0xc3, 0x31, 0xc0, 0xc3,
+        ];
+        let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
+        let answers = explore(&Bytes(bytes), 0x1000, machine, DEFAULT_BOUNDS);
+        let mut told: Vec<(String, Option<u64>)> = answers
+            .expect("it is followed")
+            .iter()
+            .map(|answer| (answer.value.to_string(), answer.loaded_at(&answer.value)))
+            .collect();
+        told.sort();
+        let expected = [("0", None), ("u64[arg0+0x30]", Some(0x100b))];
+        assert_eq!(told, expected.map(|(value, at)| (value.to_owned(), at)));
+        let trace = traced(bytes);
+        let loaded = trace.answers.iter().filter_map(|answer| trace.loads.of(answer));
+        assert_eq!(loaded.collect::<Vec<_>>(), [0x100b]);
+    }
+
     fn changes(bytes: &'static [u8]) -> Vec<String> {
         let seen = traced(bytes).changes;
         seen.iter().map(|change| format!("{} {}", change.field, change.amount)).collect()
@@ -353,6 +391,7 @@ mod tests {
     fn an_atomic_decrement_is_a_change() {
         let bytes = &[0xb8, 255, 255, 255, 255, 0xf0, 0x0f, 0xc1, 0x87, 0xa4, 0, 0, 0, 0xc3];
         assert_eq!(changes(bytes), ["u32[arg0+0xa4] 0xffffffff"]);
+        assert_eq!(traced(bytes).changes[0].at, 0x1005);
     }
 
     /// `OPENSSL_LH_delete` of Debian's 3.0.19, in its middle:

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::{
     CodeSource,
     history::History,
+    loads::Loads,
     value::{Base, CallResult, Field, Value, mask, sign_extend},
 };
 
@@ -73,6 +74,9 @@ pub struct Increment {
     pub field: Field,
     /// How much.
     pub amount: Value,
+    /// The address of the instruction; where it takes several, of the last one,
+    /// and of a loop, of the first.
+    pub at: u64,
 }
 
 /// A call, as it was made.
@@ -82,6 +86,19 @@ pub struct Call {
     pub target: Value,
     /// Its first two arguments.
     pub arguments: [Value; 2],
+    /// The address of the instruction.
+    pub at: u64,
+}
+
+/// A write to memory that is not the stack's, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Where to.
+    pub field: Field,
+    /// What.
+    pub value: Value,
+    /// The address of the instruction.
+    pub at: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -98,13 +115,17 @@ pub struct Machine {
     registers: [Value; REGISTERS],
     /// What the flags were last set by.
     pub flags: Flags,
+    /// The address of the instruction that is executed.
+    pub at: u64,
+    /// What was loaded from memory that nothing was written to.
+    pub loads: Loads,
     cells: Vec<Cell>,
     /// Read-modify-write changes of memory that is not the stack's.
     pub increments: History<Increment>,
     /// Calls that were made, also those that were followed.
     pub calls: History<Call>,
     /// What was written to memory that is not the stack's.
-    pub stores: History<(Field, Value)>,
+    pub stores: History<Store>,
     /// Objects of which more was written than is followed.
     overwritten: Vec<Base>,
     /// 64-bit fields that are known not to be null.
@@ -118,6 +139,8 @@ impl Machine {
         Self {
             registers: [const { Value::Unknown }; REGISTERS],
             flags: Flags::Unknown,
+            at: 0,
+            loads: Loads::default(),
             cells: Vec::new(),
             increments: History::new(),
             calls: History::new(),
@@ -175,7 +198,9 @@ impl Machine {
         if unknown || !matches!(width, 1 | 2 | 4 | 8) {
             return Value::Unknown;
         }
-        Value::of_field(Field { base, offset, width })
+        let value = Value::of_field(Field { base, offset, width });
+        self.loads.note(&value, self.at);
+        value
     }
 
     /// Writes memory; `false` if it is not known where.
@@ -193,7 +218,8 @@ impl Machine {
         self.note_change(&base, offset, width, &value);
         self.cells.retain(|cell| cell.base != base || cell.offset != offset || cell.width != width);
         if base != Base::Stack {
-            self.stores.push((Field { base: base.clone(), offset, width }, value.clone()));
+            let field = Field { base: base.clone(), offset, width };
+            self.stores.push(Store { field, value: value.clone(), at: self.at });
         }
         self.cells.push(Cell { base, offset, width, value });
         true
@@ -207,11 +233,11 @@ impl Machine {
             return;
         }
         let amount = Value::Constant(*amount as u64);
-        let change = Increment { field: (**field).clone(), amount };
         // The instruction may have said so itself.
-        if self.increments.last() != Some(&change) {
-            self.increments.push(change);
+        if self.increments.last().is_some_and(|i| i.field == **field && i.amount == amount) {
+            return;
         }
+        self.increments.push(Increment { field: (**field).clone(), amount, at: self.at });
     }
 
     /// How many places of memory are known to hold something.

@@ -2,6 +2,7 @@
 //!
 //! - [`value`]: what a register or a memory cell can be known to hold.
 //! - [`quotient`]: what a multiplication and shifts divide by.
+//! - [`loads`]: which instruction loaded which of them.
 //! - [`machine`]: registers, flags and memory made of such values.
 //! - [`processor`]: what differs between processors, behind one interface.
 //! - [`x86_64`], [`aarch64`]: what their instructions do, and the neutral facts of them.
@@ -17,6 +18,7 @@ pub mod explore;
 pub mod flow;
 pub mod history;
 pub mod instruction;
+pub mod loads;
 pub mod machine;
 pub mod processor;
 pub mod quotient;
@@ -35,6 +37,10 @@ pub trait CodeSource {
     fn constant(&self, address: u64, width: usize) -> Option<u64>;
     /// The function whose address the dynamic linker stores at an address.
     fn import_at(&self, address: u64) -> Option<&str>;
+    /// The name of the function that an address is inside of, as far as symbols tell.
+    fn function_containing(&self, _address: u64) -> Option<&str> {
+        None
+    }
 }
 
 impl CodeSource for super::elf::Elf {
@@ -52,5 +58,9 @@ impl CodeSource for super::elf::Elf {
 
     fn import_at(&self, address: u64) -> Option<&str> {
         self.import_at(address)
+    }
+
+    fn function_containing(&self, address: u64) -> Option<&str> {
+        self.function_containing(address)
     }
 }

@@ -143,6 +143,17 @@ impl Value {
         }
     }
 
+    /// The field whose load made this value, whatever was computed from it since.
+    #[must_use]
+    pub fn field(&self) -> Option<&Rc<Field>> {
+        match self {
+            Self::Pointer { base: Base::Field(field), .. }
+            | Self::Narrow { field, .. }
+            | Self::Quotient { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
     /// The sum, as far as it can be known.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::image::{
     code::{CodeSource, aarch64::Aarch64, processor::Processor, x86_64::X86_64},
-    layout::ask_at,
+    question::ask_at,
 };
 
 /// Code at an address.

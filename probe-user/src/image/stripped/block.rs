@@ -35,6 +35,8 @@ pub(super) struct Block {
     pub(super) to_ctx: u32,
     /// From the connection to `session_ctx`.
     pub(super) to_session_ctx: u32,
+    /// The addresses of loads of `ctx` and of `session_ctx`.
+    pub(super) loads: [Option<u64>; 2],
     /// All increments that were found, in the order of their addresses.
     pub(super) increments: Vec<IncrementSite>,
 }
@@ -155,6 +157,11 @@ fn agreeing(
     if !sources::are_those_of_the_sources(&changes) {
         return None;
     }
+    let loads = [Counter::AcceptGood, Counter::ConnectGood].map(|counter| {
+        let at_finish = |one: &&&Counted| one.counter == counter && one.function.start == finish;
+        let one = ours.iter().find(at_finish)?;
+        functions.loaded_at(&one.function, one.base, one.address)
+    });
     let increments = ours
         .into_iter()
         .map(|one| IncrementSite {
@@ -166,5 +173,5 @@ fn agreeing(
             base_at: one.address,
         })
         .collect();
-    Some(Block { start, to_ctx, to_session_ctx, increments })
+    Some(Block { start, to_ctx, to_session_ctx, loads, increments })
 }

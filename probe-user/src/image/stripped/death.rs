@@ -33,6 +33,8 @@ pub(super) struct Death {
     pub(super) flush: u64,
     /// From the context to `references`.
     pub(super) references: u32,
+    /// The address of the instruction that takes 1 from it.
+    pub(super) given_up_at: u64,
     /// From the context to `sessions`.
     pub(super) sessions: u32,
 }
@@ -74,14 +76,16 @@ pub(super) fn find(
             functions.prepare(&ranges);
             flushes.extend(parts.into_iter().filter_map(|part| flush_in(functions, part)));
         }
-        found.extend(flushes.into_iter().map(|(flush, sessions)| (flush, sessions, free)));
+        found.extend(
+            flushes.into_iter().map(|(flush, sessions)| (flush, sessions, free, site.address)),
+        );
     }
-    let ends: BTreeSet<(u64, u32)> = found.iter().map(|(flush, s, _)| (*flush, *s)).collect();
+    let ends: BTreeSet<(u64, u32)> = found.iter().map(|(flush, s, ..)| (*flush, *s)).collect();
     if ends.len() > 1 {
         return Err(NoDeath::Ambiguous);
     }
-    let (flush, sessions, free) = found.into_iter().next().ok_or(NoDeath::NotFound)?;
-    Ok(Death { free, flush, references, sessions })
+    let (flush, sessions, free, given_up_at) = found.into_iter().next().ok_or(NoDeath::NotFound)?;
+    Ok(Death { free, flush, references, given_up_at, sessions })
 }
 
 /// The functions that a function calls or jumps to and that look at a pointer

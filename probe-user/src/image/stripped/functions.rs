@@ -88,6 +88,12 @@ impl<'e> Functions<'e> {
         }
     }
 
+    /// The first of the loads of what a register holds before an instruction of a
+    /// prepared function.
+    pub(super) fn loaded_at(&self, function: &Range<u64>, register: usize, at: u64) -> Option<u64> {
+        origin::loaded_at(self.elf, self.get(function.start)?, register, at)
+    }
+
     /// The instructions of a function, in a row.
     pub(super) fn instructions(
         &self,

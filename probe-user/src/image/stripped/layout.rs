@@ -5,10 +5,11 @@ use probe_common::COUNTERS;
 
 use super::Recognised;
 use crate::image::{
+    evidence::{Evidence, ReadAt},
     family::Family,
     functions::Functions,
     gap::{FieldGap, Gap},
-    layout::{self, Companion, Evidence, LearntLayout},
+    layout::{self, Companion, LearntLayout},
 };
 
 /// Learns the layout; the file names the functions that were found.
@@ -42,21 +43,30 @@ pub(super) fn learn(functions: &mut Functions<'_>, found: &Recognised) -> Learnt
     learnt.layout.references = Some(references);
     learnt.layout.ssl_to_ctx = Some(ssl_to_ctx);
     learnt.layout.ssl_to_session_ctx = Some(ssl_to_session_ctx);
+    let read_at = |at| ReadAt::of(functions.elf(), at);
     let freed = format!("takes 1 from u32[arg0+{references:#x}], then flushes the cache");
-    settle(&mut learnt, "references", "SSL_CTX_free(arg0)", freed);
+    settle(&mut learnt, "references", "SSL_CTX_free(arg0)", freed, read_at(found.given_up_at));
     let counted = |distance: u32| format!("on u64[ssl+{distance:#x}]");
+    let [ctx_at, session_ctx_at] = found.loads.map(|at| at.and_then(read_at));
     let question = "where accept_good is counted";
-    settle(&mut learnt, "ssl_to_ctx", question, counted(ssl_to_ctx));
-    let question = "where connect_good is counted";
-    settle(&mut learnt, "ssl_to_session_ctx", question, counted(ssl_to_session_ctx));
+    settle(&mut learnt, "ssl_to_ctx", question, counted(ssl_to_ctx), ctx_at);
+    let (question, answer) = ("where connect_good is counted", counted(ssl_to_session_ctx));
+    settle(&mut learnt, "ssl_to_session_ctx", question, answer, session_ctx_at);
     learnt
 }
 
-/// Replaces what the accessors that are not there could not say.
-fn settle(learnt: &mut LearntLayout, field: &str, question: &str, answer: String) {
+/// Replaces what was said of a field, or why nothing could be said.
+fn settle(
+    learnt: &mut LearntLayout,
+    field: &str,
+    question: &str,
+    answer: String,
+    read_at: Option<ReadAt>,
+) {
     learnt.gaps.retain(|gap| gap.field != field);
+    learnt.evidence.retain(|evidence| evidence.field != field);
     let (field, question) = (field.to_owned(), question.to_owned());
-    learnt.evidence.push(Evidence { field, question, answer });
+    learnt.evidence.push(Evidence { field, question, answer, read_at });
 }
 
 fn refuse(learnt: &mut LearntLayout, field: &str, reason: Gap) {

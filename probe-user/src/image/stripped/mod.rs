@@ -24,6 +24,7 @@ use memchr::memmem;
 use self::{death::NoDeath, functions::Functions};
 use super::{
     elf::{Elf, Symbol},
+    evidence,
     family::Family,
     functions as image_functions,
     gap::{FieldGap, Gap},
@@ -54,6 +55,10 @@ pub struct Recognised {
     pub ssl_to_ctx: u32,
     /// From the connection to `session_ctx`.
     pub ssl_to_session_ctx: u32,
+    /// The address of the instruction that takes 1 from `references`.
+    pub given_up_at: u64,
+    /// The addresses of loads of `ctx` and of `session_ctx`.
+    pub loads: [Option<u64>; 2],
     /// The increments, in the order of their addresses.
     pub increments: Vec<IncrementSite>,
 }
@@ -81,8 +86,10 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, Pr
         Ok(found) => {
             let named = elf.with_functions(&found.functions);
             let mut code = image_functions::Functions::new(&named, &ranges);
-            let learnt = layout::learn(&mut code, &found);
-            let settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
+            let mut learnt = layout::learn(&mut code, &found);
+            let mut settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
+            let evidence = learnt.evidence.iter_mut().chain(&mut settings.evidence);
+            evidence::name_functions(evidence, &ranges);
             let plan = plan::plan_behind(code, &learnt.layout, &found.increments, choice);
             (learnt, settings, plan)
         }
@@ -132,6 +139,8 @@ pub fn recognise(elf: &Elf, ranges: &FunctionRanges<'_>) -> Result<Recognised, G
         sessions: death.sessions,
         ssl_to_ctx: block.to_ctx,
         ssl_to_session_ctx: block.to_session_ctx,
+        given_up_at: death.given_up_at,
+        loads: block.loads,
         increments: block.increments,
     })
 }

@@ -32,21 +32,34 @@ pub(super) enum Held {
 /// What a register holds before the instruction at an address, if it is the
 /// same along all paths.
 pub(super) fn held(elf: &Elf, function: &Function, register: usize, at: u64) -> Held {
-    let mut search = Search { elf, function, open: vec![(register, at)], found: BTreeSet::new() };
+    let search = search(elf, function, register, at);
+    match Vec::from_iter(search.found).as_slice() {
+        [one] => *one,
+        _ => Held::Other,
+    }
+}
+
+/// The first of the loads of pointers from memory that make what a register
+/// holds before the instruction at an address.
+pub(super) fn loaded_at(elf: &Elf, function: &Function, register: usize, at: u64) -> Option<u64> {
+    search(elf, function, register, at).loads.first().copied()
+}
+
+fn search<'f>(elf: &'f Elf, function: &'f Function, register: usize, at: u64) -> Search<'f> {
+    let (found, loads) = Default::default();
+    let mut search = Search { elf, function, open: vec![(register, at)], found, loads };
     let mut seen = BTreeSet::new();
     while let Some((register, at)) = search.open.pop() {
         if !seen.insert((register, at)) {
             continue;
         }
         if seen.len() > MAX_FOLLOWED {
-            return Held::Other;
+            search.found.insert(Held::Other);
+            break;
         }
         search.follow(register, at);
     }
-    match Vec::from_iter(search.found).as_slice() {
-        [one] => *one,
-        _ => Held::Other,
-    }
+    search
 }
 
 struct Search<'f> {
@@ -55,6 +68,8 @@ struct Search<'f> {
     /// Registers and places that are to be followed.
     open: Vec<(usize, u64)>,
     found: BTreeSet<Held>,
+    /// The addresses of the loads that [`Held::Field`] was found at.
+    loads: BTreeSet<u64>,
 }
 
 impl Search<'_> {
@@ -93,6 +108,7 @@ impl Search<'_> {
                 Some(Effect::Load { to, base: Some(_), displacement, width: 8 })
                     if to == register =>
                 {
+                    self.loads.insert(address);
                     u32::try_from(displacement).map_or(Held::Other, Held::Field)
                 }
                 _ => constant(self.elf, address).map_or(Held::Other, Held::Constant),

@@ -348,7 +348,8 @@ fn atomic(
     let address = machine.register(base).clone();
     let old = machine.load(source, &address, width);
     if let (Some(amount), Some(field)) = (&amount, old.as_field()) {
-        machine.increments.push(Increment { field: field.clone(), amount: amount.clone() });
+        let (field, amount, at) = (field.clone(), amount.clone(), machine.at);
+        machine.increments.push(Increment { field, amount, at });
     }
     let new = amount.map_or(Value::Unknown, |amount| old.plus(&amount).zero_extended(width));
     if !machine.store(&address, width, new) {

@@ -234,6 +234,15 @@ fn a_counter_is_found_through_a_table_of_16_bit_entries() {
 }
 
 #[test]
+fn a_counter_is_loaded_where_its_value_comes_from() {
+    let arguments = [Value::argument(0), Value::Constant(25)];
+    let machine = explore::called_with(Aarch64.convention(), &arguments);
+    let answers = explore::explore(&ctrl(), 0x36a20, machine, DEFAULT_BOUNDS).expect("followed");
+    let loaded: Vec<_> = answers.iter().map(|answer| answer.loaded_at(&answer.value)).collect();
+    assert_eq!(loaded, [Some(0x36ca8)]);
+}
+
+#[test]
 fn a_command_beyond_the_table_is_the_methods_business() {
     let zero = Value::Constant(0);
     let arguments = [Value::argument(0), Value::Constant(0x84), zero.clone(), zero];
@@ -255,6 +264,11 @@ fn the_edges_of_a_table_end_where_the_index_is_checked() {
 fn an_outlined_addition_is_an_increment() {
     let source = Pieces::default().with(0x37a90, UP_REF).with(0x7cad0, LDADD4);
     assert_eq!(answers(&source, 0x37a90, &[Value::argument(0)]), ["unknown u32[arg0+0xa4] += 1"]);
+    let machine = explore::called_with(Aarch64.convention(), &[Value::argument(0)]);
+    let answers = explore::explore(&source, 0x37a90, machine, DEFAULT_BOUNDS).expect("followed");
+    let at = answers[0].increments.last().expect("one").at;
+    let call = source.code(at).expect("it is in the function");
+    assert_eq!(Aarch64.text(call, at), "bl 0x7cad0");
 }
 
 #[test]

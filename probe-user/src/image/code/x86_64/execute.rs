@@ -185,7 +185,8 @@ fn add_or_subtract(
     {
         let amount = if negative { Value::Constant(0).minus(&right) } else { right.clone() };
         let amount = amount.zero_extended(width);
-        machine.increments.push(Increment { field: field.clone(), amount });
+        let (field, at) = (field.clone(), machine.at);
+        machine.increments.push(Increment { field, amount, at });
     }
     if instruction.mnemonic() == Mnemonic::Xadd {
         write(machine, instruction, 1, left)?;
