@@ -9,7 +9,7 @@ use crate::image::{
     family::Family,
     functions::Functions,
     gap::{FieldGap, Gap},
-    layout::{self, Companion, LearntLayout},
+    layout::{self, Companion, Layout, LearntLayout},
 };
 
 /// Learns the layout; the file names the functions that were found.
@@ -40,33 +40,56 @@ pub(super) fn learn(functions: &mut Functions<'_>, found: &Recognised) -> Learnt
         refuse(&mut learnt, "num_items", reason);
     }
     let Recognised { references, ssl_to_ctx, ssl_to_session_ctx, .. } = *found;
-    learnt.layout.references = Some(references);
-    learnt.layout.ssl_to_ctx = Some(ssl_to_ctx);
-    learnt.layout.ssl_to_session_ctx = Some(ssl_to_session_ctx);
     let read_at = |at| ReadAt::of(functions.elf(), at);
-    let freed = format!("takes 1 from u32[arg0+{references:#x}], then flushes the cache");
-    settle(&mut learnt, "references", "SSL_CTX_free(arg0)", freed, read_at(found.given_up_at));
-    let counted = |distance: u32| format!("on u64[ssl+{distance:#x}]");
     let [ctx_at, session_ctx_at] = found.loads.map(|at| at.and_then(read_at));
-    let question = "where accept_good is counted";
-    settle(&mut learnt, "ssl_to_ctx", question, counted(ssl_to_ctx), ctx_at);
-    let (question, answer) = ("where connect_good is counted", counted(ssl_to_session_ctx));
-    settle(&mut learnt, "ssl_to_session_ctx", question, answer, session_ctx_at);
+    let counted = |distance: u32| format!("on u64[ssl+{distance:#x}]");
+    let Layout { references: said, ssl_to_ctx: ctx, ssl_to_session_ctx: session_ctx, .. } =
+        learnt.layout;
+    let evidence = Evidence {
+        field: "references".to_owned(),
+        question: "SSL_CTX_free(arg0)".to_owned(),
+        answer: format!("takes 1 from u32[arg0+{references:#x}], then flushes the cache"),
+        read_at: read_at(found.given_up_at),
+    };
+    learnt.layout.references = settle(&mut learnt, said, references, evidence);
+    let evidence = Evidence {
+        field: "ssl_to_ctx".to_owned(),
+        question: "where accept_good is counted".to_owned(),
+        answer: counted(ssl_to_ctx),
+        read_at: ctx_at,
+    };
+    learnt.layout.ssl_to_ctx = settle(&mut learnt, ctx, ssl_to_ctx, evidence);
+    let evidence = Evidence {
+        field: "ssl_to_session_ctx".to_owned(),
+        question: "where connect_good is counted".to_owned(),
+        answer: counted(ssl_to_session_ctx),
+        read_at: session_ctx_at,
+    };
+    learnt.layout.ssl_to_session_ctx =
+        settle(&mut learnt, session_ctx, ssl_to_session_ctx, evidence);
     learnt
 }
 
-/// Replaces what was said of a field, or why nothing could be said.
+/// What the code around the increments says of a field, in place of what was said,
+/// or of why nothing could be said; a gap, if the two disagree.
 fn settle(
     learnt: &mut LearntLayout,
-    field: &str,
-    question: &str,
-    answer: String,
-    read_at: Option<ReadAt>,
-) {
-    learnt.gaps.retain(|gap| gap.field != field);
-    learnt.evidence.retain(|evidence| evidence.field != field);
-    let (field, question) = (field.to_owned(), question.to_owned());
-    learnt.evidence.push(Evidence { field, question, answer, read_at });
+    said: Option<u32>,
+    found: u32,
+    evidence: Evidence,
+) -> Option<u32> {
+    if let Some(said) = said.filter(|said| *said != found) {
+        let reason = Gap::Contradiction {
+            one: format!("its own functions, with {} at {said:#x}", evidence.field),
+            other: format!("{}: {}", evidence.question, evidence.answer),
+        };
+        refuse(learnt, &evidence.field, reason);
+        return None;
+    }
+    learnt.gaps.retain(|gap| gap.field != evidence.field);
+    learnt.evidence.retain(|known| known.field != evidence.field);
+    learnt.evidence.push(evidence);
+    Some(found)
 }
 
 fn refuse(learnt: &mut LearntLayout, field: &str, reason: Gap) {
