@@ -17,7 +17,7 @@ struct Wheel {
     sha256: &'static str,
 }
 
-const WHEELS: [Wheel; 4] = [
+const WHEELS: [Wheel; 5] = [
     // libpq with libssl and libcrypto 3.5.8.
     Wheel {
         name: "psycopg2-current",
@@ -31,6 +31,13 @@ const WHEELS: [Wheel; 4] = [
         package: "psycopg2-binary",
         version: "2.9.5",
         sha256: "bcda1c84a1c533c528356da5490d464a139b6e84eb77cc0b432e38c5c6dd7882",
+    },
+    // libpq with libssl and libcrypto 3.5.9, which have no unwind information.
+    Wheel {
+        name: "psycopg3",
+        package: "psycopg-binary",
+        version: "3.3.9",
+        sha256: "0953c1b94c73f97efce5b8fb1dad85cf5e4085b94902e439e27e6805ebc8be99",
     },
     // librdkafka with OpenSSL 3.5.8 linked into it statically.
     Wheel {

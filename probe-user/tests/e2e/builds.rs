@@ -122,6 +122,8 @@ builds! {
     psycopg2_current: Library::bundled("psycopg2-current", "psycopg2_binary.libs");
     // OpenSSL 1.1.1.
     psycopg2_old: Library::bundled("psycopg2-old", "psycopg2_binary.libs");
+    // OpenSSL 3.5, built without unwind information: only what it exports is known.
+    psycopg3: Library::bundled("psycopg3", "psycopg_binary.libs");
     // OpenSSL is linked into librdkafka, which exports nothing of it.
     librdkafka: Library::within("confluent-kafka", "confluent_kafka.libs", "librdkafka");
 }
