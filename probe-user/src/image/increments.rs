@@ -20,6 +20,10 @@ use super::{
     unwind::FunctionRanges,
 };
 
+/// Increments of one counter in one file that are looked at closer: more are not
+/// OpenSSL's, and each costs a look at its whole function.
+pub(super) const MAX_SITES: usize = 256;
+
 /// One instruction that changes a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncrementSite {

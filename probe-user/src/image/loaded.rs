@@ -8,6 +8,7 @@ use probe_common::Counter;
 use super::{
     code::{flow::Origin, instruction::Effect},
     functions::Functions,
+    increments::MAX_SITES,
 };
 
 /// Counters that count on the context that the connection has now
@@ -31,6 +32,9 @@ pub(super) fn fields(
 ) -> BTreeMap<i64, (usize, u64)> {
     let sites = functions.increments(block);
     let of_these = || sites.iter().filter(|site| counters.contains(&site.counter));
+    if of_these().count() > MAX_SITES * counters.len() {
+        return BTreeMap::new();
+    }
     functions.prepare(&of_these().map(|site| site.function.clone()).collect::<Vec<_>>());
     let mut found = BTreeMap::new();
     for site in of_these() {

@@ -18,7 +18,7 @@ use super::{
     elf::Elf,
     functions::Functions,
     gap::{FieldGap, Gap},
-    increments::IncrementSite,
+    increments::{IncrementSite, MAX_SITES},
     layout::Layout,
     proof::ContextValue,
     sources::{self, CounterChange, On},
@@ -40,10 +40,6 @@ const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
 
 /// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
 const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
-
-/// Increments of one counter in one file that are looked at: more are not
-/// OpenSSL's, and each costs a look at its whole function.
-const MAX_SITES: usize = 256;
 
 /// Which plan to make of a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
