@@ -15,6 +15,7 @@ mod loaded;
 pub mod plan;
 mod proof;
 mod references;
+mod relocations;
 pub mod separate;
 pub mod settings;
 #[cfg(test)]
