@@ -5,7 +5,7 @@ use iced_x86::{
     Register,
 };
 
-use super::{CONVENTION, general_register};
+use super::{CONVENTION, general_register, whole_register};
 use crate::image::code::instruction::{Control, Effect, Instruction, Through};
 
 /// The instructions of a piece of code.
@@ -73,6 +73,10 @@ fn control(instruction: &iced_x86::Instruction) -> Control {
         FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
             Control::JumpThrough(Through::Other)
         }
+        // To where it goes on once it is aborted.
+        FlowControl::XbeginXabortXend if instruction.mnemonic() == Mnemonic::Xbegin => {
+            Control::Branch(target)
+        }
         FlowControl::Next | FlowControl::Interrupt | FlowControl::XbeginXabortXend => Control::Next,
     }
 }
@@ -120,7 +124,7 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
             let displacement = instruction.memory_displacement64() as i64;
             match instruction.memory_base() {
                 Register::None => Effect::Load { to, base: None, displacement, width },
-                base => match general_register(base) {
+                base => match whole_register(base) {
                     Some(base) => Effect::Load { to, base: Some(base), displacement, width },
                     None => Effect::Other,
                 },
@@ -128,7 +132,8 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
         }
         Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
             let target = instruction.ip_rel_memory_address();
-            to().map_or(Effect::Other, |to| Effect::Address { to, target })
+            whole_register(instruction.op0_register())
+                .map_or(Effect::Other, |to| Effect::Address { to, target })
         }
         Mnemonic::Inc | Mnemonic::Dec | Mnemonic::Add | Mnemonic::Sub
             if instruction.op0_kind() == OpKind::Memory && no_index =>
@@ -143,7 +148,7 @@ fn change(instruction: &iced_x86::Instruction) -> Option<Effect> {
     if instruction.memory_size().size() != 4 {
         return None;
     }
-    let base = general_register(instruction.memory_base())?;
+    let base = whole_register(instruction.memory_base())?;
     let displacement = instruction.memory_displacement64() as i64;
     let amount = match instruction.mnemonic() {
         Mnemonic::Inc => 1,
