@@ -123,14 +123,14 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    Explorer::new(source, bounds).function(entry, machine)
+    Explorer::new(source, bounds, &machine).function(entry, machine)
 }
 
 /// Follows a function from its entry along as many paths as the bounds allow,
 /// each for as far as it can be followed.
 #[must_use]
 pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
-    let mut explorer = Explorer::new(source, bounds);
+    let mut explorer = Explorer::new(source, bounds, &machine);
     let mut visits: HashMap<u64, usize> = HashMap::new();
     let mut open = vec![(entry, machine)];
     while let Some((address, machine)) = open.pop() {
@@ -152,6 +152,8 @@ pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Boun
 
 struct Explorer<'s> {
     source: &'s dyn CodeSource,
+    /// The stack pointer at the function's entry.
+    stack: Value,
     steps: usize,
     paths: usize,
     depth: usize,
@@ -163,9 +165,10 @@ struct Explorer<'s> {
 }
 
 impl<'s> Explorer<'s> {
-    fn new(source: &'s dyn CodeSource, bounds: Bounds) -> Self {
+    fn new(source: &'s dyn CodeSource, bounds: Bounds, machine: &Machine) -> Self {
         let Bounds { steps, paths, depth } = bounds;
-        Self { source, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
+        let stack = machine.register(source.processor().convention().stack_pointer).clone();
+        Self { source, stack, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
     }
 }
 
@@ -223,6 +226,10 @@ impl Explorer<'_> {
                     self.call(&mut machine, &target);
                     behind
                 }
+                // Else it is a jump in disguise.
+                Next::Return if *machine.register(convention.stack_pointer) != self.stack => {
+                    return Err(stopped("it returns with another stack pointer"));
+                }
                 Next::Return => return Ok(Some(ended(convention, machine))),
                 Next::Stop => return Ok(None),
             };
@@ -246,9 +253,11 @@ impl Explorer<'_> {
         if let Value::Constant(entry) = target
             && self.depth > 0
             && !self.opaque.contains(entry)
+            && let Some(inside) = entered(convention, machine)
         {
             let mut callee = Explorer {
                 source: self.source,
+                stack: inside.register(convention.stack_pointer).clone(),
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
@@ -256,7 +265,7 @@ impl Explorer<'_> {
                 opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
-            let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
+            let answers = callee.function(*entry, inside).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
             self.seen = callee.seen;
@@ -293,6 +302,17 @@ fn note_call(convention: &Convention, machine: &mut Machine, target: &Value) {
 fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
     let register = convention.arguments.get(number);
     register.map_or(Value::Unknown, |register| machine.register(*register).clone())
+}
+
+/// The state at the entry of a function that is called now: where a call pushes
+/// the return address, that is on the stack. `None` if it is not known where.
+fn entered(convention: &Convention, machine: &Machine) -> Option<Machine> {
+    let mut inside = machine.clone();
+    let pushed = convention.pushed();
+    let top = machine.register(convention.stack_pointer).minus(&Value::Constant(pushed.into()));
+    inside.set_register(convention.stack_pointer, top.clone());
+    let is_known = pushed == 0 || inside.store(&top, pushed, Value::Unknown);
+    is_known.then_some(inside)
 }
 
 /// A call of which only the name and the first argument are kept.

@@ -13,6 +13,8 @@
 pub mod aarch64;
 #[cfg(test)]
 mod bounds;
+#[cfg(test)]
+mod calls;
 pub mod explore;
 pub mod flow;
 pub mod history;
