@@ -273,6 +273,7 @@ impl Explorer<'_> {
             if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine;
+                machine.close_frame(&stack);
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
@@ -305,14 +306,15 @@ fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
 }
 
 /// The state at the entry of a function that is called now: where a call pushes
-/// the return address, that is on the stack. `None` if it is not known where.
+/// the return address, that is on the stack. `None` if it is not known where the
+/// stack is.
 fn entered(convention: &Convention, machine: &Machine) -> Option<Machine> {
     let mut inside = machine.clone();
     let pushed = convention.pushed();
     let top = machine.register(convention.stack_pointer).minus(&Value::Constant(pushed.into()));
     inside.set_register(convention.stack_pointer, top.clone());
     let is_known = pushed == 0 || inside.store(&top, pushed, Value::Unknown);
-    is_known.then_some(inside)
+    (is_known && inside.open_frame(&top, convention)).then_some(inside)
 }
 
 /// A call of which only the name and the first argument are kept.
@@ -322,7 +324,10 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
         other => other.to_string(),
     };
     let argument = passed(convention, machine, 0);
-    machine.forget_memory();
+    if !is_told_where_to_write(convention, machine, &function) {
+        machine.give_away_passed(convention);
+    }
+    machine.forget_memory(convention);
     machine.flags = Flags::Unknown;
     for register in convention.caller_saved {
         machine.set_register(*register, Value::Unknown);
@@ -333,6 +338,28 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     } else {
         machine.set_register(convention.result, Value::Unknown);
     }
+}
+
+/// Functions of the C library that write as many bytes as their third argument
+/// says to where their first one points, and keep no address (C11, 7.24.2 and
+/// 7.24.6.1; glibc's with `-D_FORTIFY_SOURCE`).
+const WRITERS: [&str; 6] =
+    ["memcpy", "memmove", "memset", "__memcpy_chk", "__memmove_chk", "__memset_chk"];
+
+/// Whether a function is one that changes nothing but what it is told to, and
+/// that is known; forgets what it changes of the stack.
+fn is_told_where_to_write(convention: &Convention, machine: &mut Machine, function: &str) -> bool {
+    let argument = |number| passed(convention, machine, number);
+    let (to, from, length) = (argument(0), argument(1), argument(2));
+    let Value::Constant(length) = length else { return false };
+    if !WRITERS.contains(&function) || !machine.overwrite(&to, length) {
+        return false;
+    }
+    // Addresses that stand there are copied.
+    if from.is_on_stack() {
+        machine.give_away_stored();
+    }
+    true
 }
 
 #[cfg(test)]

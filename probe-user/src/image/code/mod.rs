@@ -3,6 +3,7 @@
 //! - [`value`]: what a register or a memory cell can be known to hold.
 //! - [`quotient`]: what a multiplication and shifts divide by.
 //! - [`machine`]: registers, flags and memory made of such values.
+//! - [`frames`]: whose memory on the stack it is, and who may know its address.
 //! - [`processor`]: what differs between processors, behind one interface.
 //! - [`x86_64`], [`aarch64`]: what their instructions do, and the neutral facts of them.
 //! - [`instruction`]: those facts.
@@ -17,6 +18,7 @@ mod bounds;
 mod calls;
 pub mod explore;
 pub mod flow;
+pub mod frames;
 pub mod history;
 pub mod instruction;
 pub mod machine;

@@ -1,7 +1,8 @@
 //! What one x86-64 instruction does to a [`Machine`].
 
 use iced_x86::{
-    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind,
+    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind,
 };
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     decode::is_write,
     general_register,
     operand::{address, operand_width, read, store, write},
+    whole_register,
 };
 use crate::image::code::{
     CodeSource,
@@ -76,6 +78,12 @@ fn compute(
         Mnemonic::Mov if is_general(instruction) => {
             let value = read(machine, source, instruction, 1);
             write(machine, instruction, 0, value)?;
+            if instruction.op0_kind() == OpKind::Memory
+                && let Some(number) = whole_register(instruction.op1_register())
+            {
+                let at = address(machine, instruction);
+                machine.note_saved(&at, number);
+            }
         }
         Mnemonic::Movzx => {
             let value = read(machine, source, instruction, 1);
@@ -100,6 +108,10 @@ fn compute(
         Mnemonic::Push => {
             let value = read(machine, source, instruction, 0);
             push(machine, value)?;
+            if let Some(number) = whole_register(instruction.op0_register()) {
+                let top = machine.register(RSP).clone();
+                machine.note_saved(&top, number);
+            }
         }
         Mnemonic::Pop => {
             let value = pop(machine, source)?;
@@ -182,7 +194,7 @@ fn bitwise(a: &Value, b: &Value, op: fn(u64, u64) -> u64, idempotent: bool) -> V
     match (a, b) {
         (Value::Constant(a), Value::Constant(b)) => Value::Constant(op(*a, *b)),
         (a, b) if idempotent && a == b => a.clone(),
-        _ => Value::Unknown,
+        (a, b) => a.mixed_with(b),
     }
 }
 
@@ -251,7 +263,7 @@ fn shift(
         {
             value.shifted_right((count & 63) as u8)
         }
-        _ => Value::Unknown,
+        (value, count) => value.mixed_with(&count),
     }
     .zero_extended(width);
     machine.flags = Flags::Unknown;
@@ -293,7 +305,7 @@ fn conditional(
         Some(true) => new,
         Some(false) => old,
         None if new == old => old,
-        None => Value::Unknown,
+        None => new.mixed_with(&old),
     };
     write(machine, instruction, 0, value)
 }
@@ -302,6 +314,8 @@ fn conditional(
 /// into that nothing of it stays known.
 fn write_string(machine: &mut Machine) -> Result<(), &'static str> {
     let target = machine.register(RDI).clone();
+    // It may copy from anywhere.
+    machine.give_away_stored();
     if !machine.forget_object(target) {
         return Err("it writes where it is not known");
     }
@@ -318,6 +332,20 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
     }
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(instruction);
+    // What it makes of an address is not followed: that may go anywhere.
+    for used in info.used_registers().iter().filter(|used| is_read(used.access())) {
+        let is_counted_from = used.register() == instruction.memory_base();
+        if let Some(number) = general_register(used.register())
+            && number != RSP
+            && !is_counted_from
+        {
+            let value = machine.register(number).clone();
+            machine.give_away(&value);
+        }
+    }
+    if info.used_memory().iter().any(|memory| is_read(memory.access())) {
+        machine.give_away_stored();
+    }
     for used in info.used_registers() {
         if is_write(used.access())
             && let Some(number) = general_register(used.register())
@@ -337,6 +365,13 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
         store(machine, instruction, width, Value::Unknown)?;
     }
     Ok(())
+}
+
+fn is_read(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
 }
 
 fn writes_memory(instruction: &Instruction) -> bool {

@@ -110,6 +110,7 @@ pub(super) fn write(
         4 => value.zero_extended(4),
         // The rest of the register stays as it was.
         width => match (machine.register(number), value) {
+            (old, _) if old.is_on_stack() => Value::OnStack,
             (Value::Constant(old), Value::Constant(new)) if !is_high_byte(register) => {
                 let mask = mask(width as u8);
                 Value::Constant(old & !mask | new & mask)
@@ -132,6 +133,7 @@ pub(super) fn store(
     value: Value,
 ) -> Result<(), &'static str> {
     if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+        machine.give_away(&value);
         return Ok(());
     }
     let at = address(machine, instruction);
