@@ -12,14 +12,14 @@ use std::{
 };
 
 use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
-    elf,
+    Object as _, ObjectSection as _, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use thiserror::Error;
 
 use super::{
     code::processor::{self, Processor},
+    relocations::Relocations,
     symbols::Symbols,
 };
 
@@ -152,8 +152,7 @@ pub struct Elf {
     functions: Symbols,
     /// By names that were learnt from elsewhere.
     more_functions: HashMap<String, Symbol>,
-    imports: HashMap<u64, String>,
-    pointers: HashMap<u64, u64>,
+    relocations: Relocations,
     build_id: Option<String>,
     needed: Vec<String>,
     soname: Option<String>,
@@ -195,7 +194,7 @@ impl Elf {
         let processor = processor::of(file.architecture());
         let segments = segments(&file).map_err(text)?;
         let functions = Symbols::read(&file, &data);
-        let (imports, pointers) = dynamic_relocations(&file);
+        let relocations = Relocations::read(&file);
         let build_id = file.build_id().map_err(text)?.map(hex);
         let needed = dynamic_strings(&file, elf::DT_NEEDED).map_err(text)?;
         let soname = dynamic_strings(&file, elf::DT_SONAME).map_err(text)?.into_iter().next();
@@ -210,8 +209,7 @@ impl Elf {
             segments,
             functions,
             more_functions: HashMap::new(),
-            imports,
-            pointers,
+            relocations,
             build_id,
             needed,
             soname,
@@ -298,16 +296,17 @@ impl Elf {
         self.function_name(start)
     }
 
-    /// The name of the function whose address the dynamic linker stores here.
+    /// The name of the function whose address the dynamic linker stores here, if
+    /// nothing else is ever stored here.
     #[must_use]
     pub fn import_at(&self, address: u64) -> Option<&str> {
-        self.imports.get(&address).map(String::as_str)
+        self.relocations.import_at(address)
     }
 
     /// Whether the dynamic linker has to find this function in another file.
     #[must_use]
     pub fn imports(&self, name: &str) -> bool {
-        self.imports.values().any(|import| import == name)
+        self.relocations.imports(name)
     }
 
     /// Bytes of executable memory from an address to the end of its segment.
@@ -330,13 +329,16 @@ impl Elf {
     ///
     /// `None` if it is not in the file, or in a writable segment: its value is
     /// then the running process's business. A pointer that only the dynamic
-    /// linker writes has the value that it writes.
+    /// linker writes, before the process runs, has the value that it writes.
     #[must_use]
     pub fn constant(&self, address: u64, width: usize) -> Option<u64> {
         if width == 8
-            && let Some(pointer) = self.pointers.get(&address)
+            && let Some(pointer) = self.relocations.pointer_at(address)
         {
-            return Some(*pointer);
+            return Some(pointer);
+        }
+        if self.relocations.change_constant(address, width) {
+            return None;
         }
         let bytes = self.bytes(address, |segment| !segment.writable)?.get(..width)?;
         let mut value = [0; 8];
@@ -376,7 +378,7 @@ impl Elf {
     }
 }
 
-type File64<'d> = ElfFile64<'d, object::LittleEndian>;
+pub(super) type File64<'d> = ElfFile64<'d, object::LittleEndian>;
 
 fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
     let endian = file.endian();
@@ -393,32 +395,6 @@ fn segments(file: &File64<'_>) -> object::Result<Vec<Segment>> {
             writable: header.p_flags(endian).contains(elf::PF_W),
         })
         .collect())
-}
-
-/// What the dynamic linker writes where: names of functions, and pointers into
-/// the file itself.
-fn dynamic_relocations(file: &File64<'_>) -> (HashMap<u64, String>, HashMap<u64, u64>) {
-    let mut imports = HashMap::new();
-    let mut pointers = HashMap::new();
-    let symbols = file.dynamic_symbol_table();
-    for (address, relocation) in file.dynamic_relocations().into_iter().flatten() {
-        match relocation.target() {
-            RelocationTarget::Symbol(index) => {
-                let name = symbols
-                    .as_ref()
-                    .and_then(|table| table.symbol_by_index(index).ok())
-                    .and_then(|symbol| symbol.name().ok());
-                if let Some(name) = name {
-                    imports.insert(address, name.to_owned());
-                }
-            }
-            RelocationTarget::Absolute => {
-                pointers.insert(address, relocation.addend() as u64);
-            }
-            _ => {}
-        }
-    }
-    (imports, pointers)
 }
 
 fn dynamic_strings(file: &File64<'_>, tag: elf::DynamicTag) -> object::Result<Vec<String>> {

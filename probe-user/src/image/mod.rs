@@ -17,6 +17,7 @@ pub mod plan;
 mod proof;
 mod question;
 mod references;
+mod relocations;
 pub mod separate;
 pub mod settings;
 pub mod sources;

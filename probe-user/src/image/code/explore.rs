@@ -135,14 +135,14 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
-    Explorer::new(source, bounds).function(entry, machine)
+    Explorer::new(source, bounds, &machine).function(entry, machine)
 }
 
 /// Follows a function from its entry along as many paths as the bounds allow,
 /// each for as far as it can be followed.
 #[must_use]
 pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
-    let mut explorer = Explorer::new(source, bounds);
+    let mut explorer = Explorer::new(source, bounds, &machine);
     let loads = machine.loads.clone();
     let mut visits: HashMap<u64, usize> = HashMap::new();
     let mut open = vec![(entry, machine)];
@@ -165,6 +165,8 @@ pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Boun
 
 struct Explorer<'s> {
     source: &'s dyn CodeSource,
+    /// The stack pointer at the function's entry.
+    stack: Value,
     steps: usize,
     paths: usize,
     depth: usize,
@@ -176,9 +178,10 @@ struct Explorer<'s> {
 }
 
 impl<'s> Explorer<'s> {
-    fn new(source: &'s dyn CodeSource, bounds: Bounds) -> Self {
+    fn new(source: &'s dyn CodeSource, bounds: Bounds, machine: &Machine) -> Self {
         let Bounds { steps, paths, depth } = bounds;
-        Self { source, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
+        let stack = machine.register(source.processor().convention().stack_pointer).clone();
+        Self { source, stack, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
     }
 }
 
@@ -237,6 +240,10 @@ impl Explorer<'_> {
                     self.call(&mut machine, &target);
                     behind
                 }
+                // Else it is a jump in disguise.
+                Next::Return if *machine.register(convention.stack_pointer) != self.stack => {
+                    return Err(stopped("it returns with another stack pointer"));
+                }
                 Next::Return => return Ok(Some(ended(convention, machine))),
                 Next::Stop => return Ok(None),
             };
@@ -260,9 +267,11 @@ impl Explorer<'_> {
         if let Value::Constant(entry) = target
             && self.depth > 0
             && !self.opaque.contains(entry)
+            && let Some(inside) = entered(convention, machine)
         {
             let mut callee = Explorer {
                 source: self.source,
+                stack: inside.register(convention.stack_pointer).clone(),
                 steps: self.steps.min(CALLEE_STEPS),
                 paths: CALLEE_PATHS,
                 depth: self.depth - 1,
@@ -270,7 +279,7 @@ impl Explorer<'_> {
                 opaque: std::mem::take(&mut self.opaque),
             };
             let granted = callee.steps;
-            let answers = callee.function(*entry, machine.clone()).unwrap_or_default();
+            let answers = callee.function(*entry, inside).unwrap_or_default();
             // One budget for all, however deep the calls go.
             self.steps -= granted - callee.steps;
             self.seen = callee.seen;
@@ -278,6 +287,7 @@ impl Explorer<'_> {
             if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
                 let stack = machine.register(convention.stack_pointer).clone();
                 *machine = answer.machine;
+                machine.close_frame(&stack);
                 machine.set_register(convention.stack_pointer, stack);
                 return;
             }
@@ -309,6 +319,18 @@ fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
     register.map_or(Value::Unknown, |register| machine.register(*register).clone())
 }
 
+/// The state at the entry of a function that is called now: where a call pushes
+/// the return address, that is on the stack. `None` if it is not known where the
+/// stack is.
+fn entered(convention: &Convention, machine: &Machine) -> Option<Machine> {
+    let mut inside = machine.clone();
+    let pushed = convention.pushed();
+    let top = machine.register(convention.stack_pointer).minus(&Value::Constant(pushed.into()));
+    inside.set_register(convention.stack_pointer, top.clone());
+    let is_known = pushed == 0 || inside.store(&top, pushed, Value::Unknown);
+    (is_known && inside.open_frame(&top, convention)).then_some(inside)
+}
+
 /// A call of which only the name and the first argument are kept.
 fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     let function = match target {
@@ -316,7 +338,10 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
         other => other.to_string(),
     };
     let argument = passed(convention, machine, 0);
-    machine.forget_memory();
+    if !is_told_where_to_write(convention, machine, &function) {
+        machine.give_away_passed(convention);
+    }
+    machine.forget_memory(convention);
     machine.flags = Flags::Unknown;
     for register in convention.caller_saved {
         machine.set_register(*register, Value::Unknown);
@@ -327,6 +352,28 @@ fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
     } else {
         machine.set_register(convention.result, Value::Unknown);
     }
+}
+
+/// Functions of the C library that write as many bytes as their third argument
+/// says to where their first one points, and keep no address (C11, 7.24.2 and
+/// 7.24.6.1; glibc's with `-D_FORTIFY_SOURCE`).
+const WRITERS: [&str; 6] =
+    ["memcpy", "memmove", "memset", "__memcpy_chk", "__memmove_chk", "__memset_chk"];
+
+/// Whether a function is one that changes nothing but what it is told to, and
+/// that is known; forgets what it changes of the stack.
+fn is_told_where_to_write(convention: &Convention, machine: &mut Machine, function: &str) -> bool {
+    let argument = |number| passed(convention, machine, number);
+    let (to, from, length) = (argument(0), argument(1), argument(2));
+    let Value::Constant(length) = length else { return false };
+    if !WRITERS.contains(&function) || !machine.overwrite(&to, length) {
+        return false;
+    }
+    // Addresses that stand there are copied.
+    if from.is_on_stack() {
+        machine.give_away_stored();
+    }
+    true
 }
 
 #[cfg(test)]

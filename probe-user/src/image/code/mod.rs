@@ -4,6 +4,7 @@
 //! - [`quotient`]: what a multiplication and shifts divide by.
 //! - [`loads`]: which instruction loaded which of them.
 //! - [`machine`]: registers, flags and memory made of such values.
+//! - [`frames`]: whose memory on the stack it is, and who may know its address.
 //! - [`processor`]: what differs between processors, behind one interface.
 //! - [`x86_64`], [`aarch64`]: what their instructions do, and the neutral facts of them.
 //! - [`instruction`]: those facts.
@@ -14,8 +15,11 @@
 pub mod aarch64;
 #[cfg(test)]
 mod bounds;
+#[cfg(test)]
+mod calls;
 pub mod explore;
 pub mod flow;
+pub mod frames;
 pub mod history;
 pub mod instruction;
 pub mod loads;

@@ -122,6 +122,15 @@ pub struct Convention {
     pub frame_at_entry: (u16, i64),
 }
 
+impl Convention {
+    /// Bytes that a call pushes: the return address, or nothing. They are all
+    /// there is between a frame's address and the stack pointer at its entry.
+    #[must_use]
+    pub fn pushed(&self) -> u8 {
+        self.frame_at_entry.1.unsigned_abs() as u8
+    }
+}
+
 /// Where control goes after an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {

@@ -90,6 +90,8 @@ pub enum Value {
         /// How many bytes are known: 1, 2 or 4.
         width: u8,
     },
+    /// An address somewhere on the stack, at a distance that is not known.
+    OnStack,
     /// Nothing.
     Unknown,
 }
@@ -129,7 +131,7 @@ impl Value {
         match self {
             Self::Pointer { base, .. } => base.depth(),
             Self::Narrow { field, .. } | Self::Quotient { field, .. } => 1 + field.base.depth(),
-            Self::Constant(_) | Self::Low { .. } | Self::Unknown => 0,
+            Self::Constant(_) | Self::Low { .. } | Self::OnStack | Self::Unknown => 0,
         }
     }
 
@@ -164,7 +166,7 @@ impl Value {
                 Self::Pointer { base: base.clone(), offset: offset.wrapping_add(*c as i64) }
             }
             (value, Self::Constant(0)) | (Self::Constant(0), value) => value.clone(),
-            _ => Self::Unknown,
+            (a, b) => a.mixed_with(b),
         }
     }
 
@@ -173,11 +175,25 @@ impl Value {
     pub fn minus(&self, other: &Self) -> Self {
         match (self, other) {
             // Of these, more than what is compared is not known.
-            (Self::Unknown | Self::Low { .. }, Self::Unknown | Self::Low { .. }) => Self::Unknown,
+            (Self::Unknown | Self::Low { .. }, Self::Unknown | Self::Low { .. })
+            | (Self::OnStack, Self::OnStack) => Self::Unknown,
             (a, b) if a == b => Self::Constant(0),
             (a, Self::Constant(b)) => a.plus(&Self::Constant(b.wrapping_neg())),
-            _ => Self::Unknown,
+            (a, b) => a.mixed_with(b),
         }
+    }
+
+    /// Whether it is an address on the stack.
+    #[must_use]
+    pub fn is_on_stack(&self) -> bool {
+        matches!(self, Self::OnStack | Self::Pointer { base: Base::Stack, .. })
+    }
+
+    /// What an operation makes of two values that is not followed: an address on
+    /// the stack remains one, whatever is added to it or masked.
+    #[must_use]
+    pub fn mixed_with(&self, other: &Self) -> Self {
+        if self.is_on_stack() || other.is_on_stack() { Self::OnStack } else { Self::Unknown }
     }
 
     /// All 64 bits shifted to the right by fewer than 64, filled with zeros.
@@ -225,7 +241,7 @@ impl Value {
                 (field, Division::Reciprocal { before: 0, multiplier: 1, after: 0 })
             }
             Self::Quotient { field, division } => (field, *division),
-            _ => return Self::Unknown,
+            other => return other.mixed_with(&Self::Unknown),
         };
         step(division)
             .map_or(Self::Unknown, |division| Self::Quotient { field: Rc::clone(field), division })
@@ -337,6 +353,7 @@ impl fmt::Display for Value {
                 }
             },
             Self::Low { value, width } => write!(f, "(low u{}) {value:#x}", width * 8),
+            Self::OnStack => f.write_str("on the stack"),
             Self::Unknown => f.write_str("unknown"),
         }
     }

@@ -12,7 +12,7 @@ fn size(width: u8) -> u32 {
 pub(super) fn inverted(value: &Value, width: u8) -> Value {
     match value {
         Value::Constant(c) => Value::Constant(!c & mask(width)),
-        _ => Value::Unknown,
+        value => value.mixed_with(&Value::Unknown).zero_extended(width),
     }
 }
 
@@ -37,11 +37,13 @@ pub(super) fn bitwise(kind: Bitwise, a: &Value, b: &Value) -> Value {
             [_, two, ..] if two == *bits => value.zero_extended(2),
             [.., four, _] if four == *bits => value.zero_extended(4),
             [.., eight] if eight == *bits => value.clone(),
-            _ => Value::Unknown,
+            _ => value.mixed_with(b),
         },
         (Bitwise::And | Bitwise::Or, a, b) if a == b => a.clone(),
-        (Bitwise::Xor, a, b) if a == b && *a != Value::Unknown => Value::Constant(0),
-        _ => Value::Unknown,
+        // What is equal need not be the same.
+        (Bitwise::Xor, Value::Unknown | Value::Low { .. } | Value::OnStack, _) => a.mixed_with(b),
+        (Bitwise::Xor, a, b) if a == b => Value::Constant(0),
+        (_, a, b) => a.mixed_with(b),
     }
 }
 
@@ -67,7 +69,7 @@ pub(super) fn shifted(shift: Shift, value: &Value, amount: u32, width: u8) -> Va
             Value::Constant(result & mask(width))
         }
         value if shift == Shift::Right && width == 8 => value.shifted_right(amount as u8),
-        _ => Value::Unknown,
+        value => value.mixed_with(&Value::Unknown).zero_extended(width),
     }
 }
 
@@ -91,7 +93,10 @@ pub(super) fn field_move(
     if kind == FieldMove::Unsigned && top + 1 == size(width) {
         return shifted(Shift::Right, value, rotate, width);
     }
-    let Value::Constant(bits) = *value else { return Value::Unknown };
+    let Value::Constant(bits) = *value else {
+        let other = if kind == FieldMove::Insert { old } else { &Value::Unknown };
+        return value.mixed_with(other).zero_extended(width);
+    };
     // The field goes from `rotate` to `top` down to 0, or from 0 to `top` up.
     let (field, count, at) = if top >= rotate {
         (bits >> rotate, top - rotate + 1, 0)
@@ -108,7 +113,7 @@ pub(super) fn field_move(
         }
         FieldMove::Insert => match *old {
             Value::Constant(old) => old & !(ones << at) | field << at,
-            _ => return Value::Unknown,
+            _ => return old.mixed_with(value).zero_extended(width),
         },
     };
     Value::Constant(result & mask(width))

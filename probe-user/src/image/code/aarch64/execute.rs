@@ -4,12 +4,13 @@ use super::{
     addition::Loop,
     arithmetic,
     operation::{
-        Atomic, ConditionCode, Data, General, LR, Operation, Otherwise, Place, Source, Update,
+        Atomic, ConditionCode, Data, FP, General, LR, Operation, Otherwise, Place, SP, Source,
+        Update,
     },
 };
 use crate::image::code::{
     CodeSource,
-    machine::{Condition, Flags, Increment, Machine},
+    machine::{Condition, Flags, Increment, Machine, REGISTERS},
     processor::Next,
     value::Value,
 };
@@ -72,10 +73,12 @@ pub(super) fn step(
         }
         Operation::Atomic { kind, to, operand, base, width } => {
             let amount = read(machine, operand, width);
+            machine.give_away(&amount);
             let amount = (kind == Atomic::Add).then_some(amount);
             atomic(machine, source, to, amount, base, width)?;
         }
         Operation::CompareAndSwap { expected, base, width } => {
+            give_away_registers(machine);
             atomic(machine, source, expected, None, base, width)?;
         }
         _ => compute(machine, operation),
@@ -138,7 +141,7 @@ fn compute(machine: &mut Machine, operation: &Operation) {
                 Some(true) => when,
                 Some(false) => otherwise,
                 None if when == otherwise => when,
-                None => Value::Unknown,
+                None => when.mixed_with(&otherwise),
             };
             write(machine, to, value);
         }
@@ -175,6 +178,7 @@ fn compute(machine: &mut Machine, operation: &Operation) {
             write(machine, to, arithmetic::compute(kind, &left, &right, width));
         }
         Operation::Other { writes, flags } => {
+            give_away_registers(machine);
             for register in (0..31).filter(|register| writes >> register & 1 == 1) {
                 machine.set_register(register, Value::Unknown);
             }
@@ -184,6 +188,14 @@ fn compute(machine: &mut Machine, operation: &Operation) {
         }
         // The others are followed where they are met.
         _ => {}
+    }
+}
+
+/// What an operation that is not followed makes of an address may go anywhere.
+fn give_away_registers(machine: &mut Machine) {
+    for number in (0..REGISTERS).filter(|number| ![FP, SP].contains(number)) {
+        let value = machine.register(number).clone();
+        machine.give_away(&value);
     }
 }
 
@@ -298,23 +310,26 @@ fn load(
             write(machine, first, one);
             write(machine, second, two);
         }
-        Data::Vectors(_) => {}
+        // From there they may go anywhere.
+        Data::Vectors(_) => machine.give_away_stored(),
     }
 }
 
 fn store(machine: &mut Machine, data: Data, place: Place, width: u8) -> Result<(), &'static str> {
     // What is stored is read first: `str x0, [x0, #8]!` is not defined.
+    let one = |register| (register, read(machine, register, width));
     let values = match data {
-        Data::One(register) => vec![read(machine, register, width)],
-        Data::Two(first, second) => {
-            vec![read(machine, first, width), read(machine, second, width)]
-        }
-        Data::Vectors(units) => vec![Value::Unknown; usize::from(units)],
+        Data::One(register) => vec![one(register)],
+        Data::Two(first, second) => vec![one(first), one(second)],
+        Data::Vectors(units) => vec![(None, Value::Unknown); usize::from(units)],
     };
     let mut address = locate(machine, place);
-    for value in values {
+    for (register, value) in values {
         if !machine.store(&address, width, value) {
             return Err("it writes where it is not known");
+        }
+        if let Some(number) = register.filter(|_| width == 8) {
+            machine.note_saved(&address, number);
         }
         address = address.plus(&Value::Constant(u64::from(width)));
     }

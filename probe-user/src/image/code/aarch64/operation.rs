@@ -8,6 +8,8 @@ pub(super) type General = Option<usize>;
 pub(super) const SP: usize = 31;
 /// The number of the link register.
 pub(super) const LR: usize = 30;
+/// The frame pointer.
+pub(super) const FP: usize = 29;
 
 /// The second operand of arithmetic, or an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

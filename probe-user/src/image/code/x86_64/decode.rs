@@ -5,7 +5,7 @@ use iced_x86::{
     OpAccess, OpKind, Register, UsedMemory,
 };
 
-use super::{CONVENTION, general_register};
+use super::{CONVENTION, general_register, whole_register};
 use crate::image::code::instruction::{Control, Effect, Instruction, Through, Writes};
 
 /// The instructions of a piece of code.
@@ -75,6 +75,10 @@ fn control(instruction: &iced_x86::Instruction) -> Control {
         FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
             Control::JumpThrough(Through::Other)
         }
+        // To where it goes on once it is aborted.
+        FlowControl::XbeginXabortXend if instruction.mnemonic() == Mnemonic::Xbegin => {
+            Control::Branch(target)
+        }
         FlowControl::Next | FlowControl::Interrupt | FlowControl::XbeginXabortXend => Control::Next,
     }
 }
@@ -122,7 +126,7 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
             let displacement = instruction.memory_displacement64() as i64;
             match instruction.memory_base() {
                 Register::None => Effect::Load { to, base: None, displacement, width },
-                base => match general_register(base) {
+                base => match whole_register(base) {
                     Some(base) => Effect::Load { to, base: Some(base), displacement, width },
                     None => Effect::Other,
                 },
@@ -130,7 +134,8 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
         }
         Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
             let target = instruction.ip_rel_memory_address();
-            to().map_or(Effect::Other, |to| Effect::Address { to, target })
+            whole_register(instruction.op0_register())
+                .map_or(Effect::Other, |to| Effect::Address { to, target })
         }
         Mnemonic::Inc | Mnemonic::Dec | Mnemonic::Add | Mnemonic::Sub
             if instruction.op0_kind() == OpKind::Memory && no_index =>
@@ -145,7 +150,7 @@ fn change(instruction: &iced_x86::Instruction) -> Option<Effect> {
     if instruction.memory_size().size() != 4 {
         return None;
     }
-    let base = general_register(instruction.memory_base())?;
+    let base = whole_register(instruction.memory_base())?;
     let displacement = instruction.memory_displacement64() as i64;
     let amount = match instruction.mnemonic() {
         Mnemonic::Inc => 1,

@@ -1,16 +1,22 @@
 //! What one x86-64 instruction does to a [`Machine`].
 
 use iced_x86::{
-    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind,
-    Register,
+    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind,
 };
 
-use super::{RAX, RBP, RCX, RDI, RDX, RSI, RSP, decode::is_write, general_register};
+use super::{
+    RAX, RBP, RCX, RDI, RDX, RSI, RSP,
+    decode::is_write,
+    general_register,
+    operand::{address, operand_width, read, store, write},
+    whole_register,
+};
 use crate::image::code::{
     CodeSource,
     machine::{Condition, Flags, Increment, Machine},
     processor::Next,
-    value::{self, Base, Value, mask},
+    value::{self, Value, mask},
 };
 
 /// Executes one instruction.
@@ -24,6 +30,9 @@ pub(super) fn step(
     instruction: &Instruction,
 ) -> Result<Next, &'static str> {
     match instruction.flow_control() {
+        FlowControl::XbeginXabortXend if instruction.mnemonic() == Mnemonic::Xbegin => {
+            Err("it begins a transaction")
+        }
         FlowControl::Next | FlowControl::XbeginXabortXend => {
             compute(machine, source, instruction)?;
             Ok(Next::Fall)
@@ -32,13 +41,26 @@ pub(super) fn step(
             Ok(Next::Jump(Value::Constant(instruction.near_branch_target())))
         }
         FlowControl::IndirectBranch => Ok(Next::Jump(read(machine, source, instruction, 0))),
+        // These count `%rcx` down, and look at it and at the flags.
+        FlowControl::ConditionalBranch if instruction.is_loop() || instruction.is_loopcc() => {
+            machine.set_register(RCX, Value::Unknown);
+            Ok(Next::Branch(None, instruction.near_branch_target()))
+        }
         FlowControl::ConditionalBranch => Ok(Next::Branch(
             condition(machine, instruction.condition_code()),
             instruction.near_branch_target(),
         )),
-        FlowControl::Call => Ok(Next::Call(Value::Constant(instruction.near_branch_target()))),
+        FlowControl::Call if instruction.is_call_near() => {
+            Ok(Next::Call(Value::Constant(instruction.near_branch_target())))
+        }
+        FlowControl::Call => Err("it calls the kernel"),
         FlowControl::IndirectCall => Ok(Next::Call(read(machine, source, instruction, 0))),
-        FlowControl::Return => Ok(Next::Return),
+        FlowControl::Return
+            if instruction.mnemonic() == Mnemonic::Ret && instruction.op_count() == 0 =>
+        {
+            Ok(Next::Return)
+        }
+        FlowControl::Return => Err("it returns in a way that is not followed"),
         // `ud2`, behind a call that never returns or a check that failed.
         FlowControl::Exception => Ok(Next::Stop),
         FlowControl::Interrupt => Err("it leaves the function"),
@@ -56,6 +78,12 @@ fn compute(
         Mnemonic::Mov if is_general(instruction) => {
             let value = read(machine, source, instruction, 1);
             write(machine, instruction, 0, value)?;
+            if instruction.op0_kind() == OpKind::Memory
+                && let Some(number) = whole_register(instruction.op1_register())
+            {
+                let at = address(machine, instruction);
+                machine.note_saved(&at, number);
+            }
         }
         Mnemonic::Movzx => {
             let value = read(machine, source, instruction, 1);
@@ -74,9 +102,16 @@ fn compute(
             let value = address(machine, instruction).zero_extended(width);
             write(machine, instruction, 0, value)?;
         }
+        Mnemonic::Push | Mnemonic::Pop if instruction.stack_pointer_increment().abs() != 8 => {
+            return Err("it moves the stack pointer by less than a word");
+        }
         Mnemonic::Push => {
             let value = read(machine, source, instruction, 0);
             push(machine, value)?;
+            if let Some(number) = whole_register(instruction.op0_register()) {
+                let top = machine.register(RSP).clone();
+                machine.note_saved(&top, number);
+            }
         }
         Mnemonic::Pop => {
             let value = pop(machine, source)?;
@@ -128,6 +163,9 @@ fn compute(
             write(machine, instruction, 0, high)?;
         }
         _ if instruction.is_string_instruction() && writes_memory(instruction) => {
+            if instruction.op0_kind() != OpKind::MemoryESRDI {
+                return Err("it writes where it is not known");
+            }
             write_string(machine)?;
         }
         _ if instruction.condition_code() != ConditionCode::None => {
@@ -156,7 +194,7 @@ fn bitwise(a: &Value, b: &Value, op: fn(u64, u64) -> u64, idempotent: bool) -> V
     match (a, b) {
         (Value::Constant(a), Value::Constant(b)) => Value::Constant(op(*a, *b)),
         (a, b) if idempotent && a == b => a.clone(),
-        _ => Value::Unknown,
+        (a, b) => a.mixed_with(b),
     }
 }
 
@@ -188,10 +226,17 @@ fn add_or_subtract(
         let (field, at) = (field.clone(), machine.at);
         machine.increments.push(Increment { field, amount, at });
     }
-    if instruction.mnemonic() == Mnemonic::Xadd {
-        write(machine, instruction, 1, left)?;
+    if instruction.mnemonic() != Mnemonic::Xadd {
+        return write(machine, instruction, 0, value);
     }
-    write(machine, instruction, 0, value)
+    // The register may be part of the address; of one register, the sum stays.
+    if instruction.op0_kind() == OpKind::Memory {
+        write(machine, instruction, 0, value)?;
+        write(machine, instruction, 1, left)
+    } else {
+        write(machine, instruction, 1, left)?;
+        write(machine, instruction, 0, value)
+    }
 }
 
 fn shift(
@@ -219,7 +264,7 @@ fn shift(
         {
             value.shifted_right((count & 63) as u8)
         }
-        _ => Value::Unknown,
+        (value, count) => value.mixed_with(&count),
     }
     .zero_extended(width);
     machine.flags = Flags::Unknown;
@@ -261,7 +306,7 @@ fn conditional(
         Some(true) => new,
         Some(false) => old,
         None if new == old => old,
-        None => Value::Unknown,
+        None => new.mixed_with(&old),
     };
     write(machine, instruction, 0, value)
 }
@@ -270,6 +315,8 @@ fn conditional(
 /// into that nothing of it stays known.
 fn write_string(machine: &mut Machine) -> Result<(), &'static str> {
     let target = machine.register(RDI).clone();
+    // It may copy from anywhere.
+    machine.give_away_stored();
     if !machine.forget_object(target) {
         return Err("it writes where it is not known");
     }
@@ -286,6 +333,20 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
     }
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(instruction);
+    // What it makes of an address is not followed: that may go anywhere.
+    for used in info.used_registers().iter().filter(|used| is_read(used.access())) {
+        let is_counted_from = used.register() == instruction.memory_base();
+        if let Some(number) = general_register(used.register())
+            && number != RSP
+            && !is_counted_from
+        {
+            let value = machine.register(number).clone();
+            machine.give_away(&value);
+        }
+    }
+    if info.used_memory().iter().any(|memory| is_read(memory.access())) {
+        machine.give_away_stored();
+    }
     for used in info.used_registers() {
         if is_write(used.access())
             && let Some(number) = general_register(used.register())
@@ -305,6 +366,13 @@ fn anything_else(machine: &mut Machine, instruction: &Instruction) -> Result<(),
         store(machine, instruction, width, Value::Unknown)?;
     }
     Ok(())
+}
+
+fn is_read(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
 }
 
 fn writes_memory(instruction: &Instruction) -> bool {
@@ -328,140 +396,6 @@ fn pop(machine: &mut Machine, source: &dyn CodeSource) -> Result<Value, &'static
     }
     machine.set_register(RSP, top.plus(&Value::Constant(8)));
     Ok(machine.load(source, &top, 8))
-}
-
-/// Bytes of an operand.
-fn operand_width(instruction: &Instruction, operand: u32) -> u8 {
-    if operand >= instruction.op_count() {
-        return 8;
-    }
-    match instruction.op_kind(operand) {
-        OpKind::Register => instruction.op_register(operand).size() as u8,
-        OpKind::Memory => u8::try_from(instruction.memory_size().size()).unwrap_or(u8::MAX),
-        OpKind::Immediate8 => 1,
-        OpKind::Immediate16 => 2,
-        OpKind::Immediate32 | OpKind::Immediate8to32 => 4,
-        _ => 8,
-    }
-}
-
-/// The address of the memory operand.
-fn address(machine: &Machine, instruction: &Instruction) -> Value {
-    if instruction.is_ip_rel_memory_operand() {
-        return Value::Constant(instruction.ip_rel_memory_address());
-    }
-    let mut sum = Value::Constant(instruction.memory_displacement64());
-    if instruction.memory_base() != Register::None {
-        let base = general_register(instruction.memory_base())
-            .map_or(Value::Unknown, |number| machine.register(number).clone());
-        sum = sum.plus(&base);
-    }
-    if instruction.memory_index() != Register::None {
-        let index = general_register(instruction.memory_index())
-            .map_or(&Value::Unknown, |number| machine.register(number));
-        let scaled = match (index, instruction.memory_index_scale()) {
-            (index, 1) => index.clone(),
-            (Value::Constant(index), scale) => {
-                Value::Constant(index.wrapping_mul(u64::from(scale)))
-            }
-            _ => Value::Unknown,
-        };
-        sum = sum.plus(&scaled);
-    }
-    sum
-}
-
-/// An operand, extended with zeros (an immediate: as it is encoded).
-fn read(
-    machine: &Machine,
-    source: &dyn CodeSource,
-    instruction: &Instruction,
-    operand: u32,
-) -> Value {
-    if operand >= instruction.op_count() {
-        return Value::Unknown;
-    }
-    match instruction.op_kind(operand) {
-        OpKind::Register => {
-            let register = instruction.op_register(operand);
-            match general_register(register) {
-                // The second byte of a register: `%ah` and its like.
-                Some(_) if register.is_gpr8() && is_high_byte(register) => Value::Unknown,
-                Some(number) => machine.register(number).zero_extended(register.size() as u8),
-                None => Value::Unknown,
-            }
-        }
-        OpKind::Memory => {
-            if instruction.segment_prefix() == Register::FS {
-                let at = address(machine, instruction);
-                return if at == Value::Constant(0x28) {
-                    Value::Pointer { base: Base::Guard, offset: 0 }
-                } else {
-                    Value::Unknown
-                };
-            }
-            machine.load(
-                source,
-                &address(machine, instruction),
-                operand_width(instruction, operand),
-            )
-        }
-        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
-            Value::Constant(instruction.near_branch_target())
-        }
-        _ => instruction.try_immediate(operand).map_or(Value::Unknown, |immediate| {
-            Value::Constant(immediate & mask(operand_width(instruction, 0)))
-        }),
-    }
-}
-
-fn is_high_byte(register: Register) -> bool {
-    matches!(register, Register::AH | Register::BH | Register::CH | Register::DH)
-}
-
-/// Writes an operand, as wide as it is.
-fn write(
-    machine: &mut Machine,
-    instruction: &Instruction,
-    operand: u32,
-    value: Value,
-) -> Result<(), &'static str> {
-    if instruction.op_kind(operand) == OpKind::Memory {
-        let width = operand_width(instruction, operand);
-        return store(machine, instruction, width, value.zero_extended(width));
-    }
-    let register = instruction.op_register(operand);
-    let Some(number) = general_register(register) else { return Ok(()) };
-    let value = match register.size() {
-        8 => value,
-        4 => value.zero_extended(4),
-        // The rest of the register stays as it was.
-        width => match (machine.register(number), value) {
-            (Value::Constant(old), Value::Constant(new)) if !is_high_byte(register) => {
-                let mask = mask(width as u8);
-                Value::Constant(old & !mask | new & mask)
-            }
-            (_, Value::Constant(new)) if !is_high_byte(register) => {
-                Value::Low { value: new & mask(width as u8), width: width as u8 }
-            }
-            _ => Value::Unknown,
-        },
-    };
-    machine.set_register(number, value);
-    Ok(())
-}
-
-fn store(
-    machine: &mut Machine,
-    instruction: &Instruction,
-    width: u8,
-    value: Value,
-) -> Result<(), &'static str> {
-    if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
-        return Ok(());
-    }
-    let at = address(machine, instruction);
-    if machine.store(&at, width, value) { Ok(()) } else { Err("it writes where it is not known") }
 }
 
 fn condition(machine: &Machine, code: ConditionCode) -> Option<bool> {

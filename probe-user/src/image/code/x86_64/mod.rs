@@ -2,8 +2,11 @@
 
 mod decode;
 mod execute;
+mod operand;
 mod scan;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod thunk;
 
 use std::{collections::BTreeSet, ops::Range};
@@ -132,6 +135,12 @@ impl Processor for X86_64 {
 pub(in crate::image) fn general_register(register: Register) -> Option<usize> {
     let full = register.full_register();
     full.is_gpr64().then(|| full.number())
+}
+
+/// The number of a general register, if all 64 bits of it are meant: what is
+/// counted from less (`8(%edi)`) is not counted from what the register holds.
+fn whole_register(register: Register) -> Option<usize> {
+    general_register(register).filter(|_| register.is_gpr64())
 }
 
 fn text(instruction: &iced_x86::Instruction) -> String {
