@@ -59,7 +59,7 @@ pub struct Function {
 ///
 /// # Errors
 ///
-/// At the first thing that is not an instruction.
+/// At the first thing that is not an instruction, or jumps in a way that is not known.
 pub fn decode(
     source: &dyn CodeSource,
     range: &Range<u64>,
@@ -72,7 +72,8 @@ pub fn decode(
     let mut instructions: Vec<Instruction> = Vec::with_capacity(code.len() / 4);
     for instruction in source.processor().decode(code, range.start) {
         let at = instructions.last().map_or(range.start, Instruction::end);
-        instructions.push(instruction.ok_or(FlowProblem::NotAnInstruction(at))?);
+        let instruction = instruction.ok_or(FlowProblem::NotAnInstruction(at))?;
+        instructions.push(source.processor().undisguised(source, instruction)?);
     }
     Ok(instructions)
 }
@@ -122,7 +123,11 @@ impl Function {
                 false
             }
             Control::Return | Control::Stop => false,
-            Control::Next | Control::Call(_) | Control::CallThrough(_) => true,
+            Control::Call(target) => {
+                self.call(target)?;
+                true
+            }
+            Control::Next | Control::CallThrough(_) => true,
         };
         if falls && from + 1 < self.instructions.len() {
             self.predecessors[from + 1].push(from);
@@ -134,6 +139,16 @@ impl Function {
         if self.range.contains(&target) {
             let to = self.index(target).ok_or(FlowProblem::MisalignedTarget(target))?;
             self.predecessors[to].push(from);
+        }
+        Ok(())
+    }
+
+    /// What a function calls in its own inside, and not at its start, is entered
+    /// there in a way that is not looked at.
+    fn call(&mut self, target: u64) -> Result<(), FlowProblem> {
+        if self.range.contains(&target) && target != self.range.start {
+            let to = self.index(target).ok_or(FlowProblem::MisalignedTarget(target))?;
+            self.from_outside[to] = true;
         }
         Ok(())
     }
@@ -274,8 +289,9 @@ mod tests {
         fn code(&self, address: u64) -> Option<&[u8]> {
             self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
         }
-        fn constant(&self, _: u64, _: usize) -> Option<u64> {
-            None
+        fn constant(&self, address: u64, width: usize) -> Option<u64> {
+            let bytes = self.code(address)?.get(..width)?;
+            Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
         }
         fn import_at(&self, _: u64) -> Option<&str> {
             None
@@ -347,5 +363,72 @@ mod tests {
         // jmp *0x2000(,%rax,8)
         let bytes = &[0xff, 0x24, 0xc5, 0x00, 0x20, 0x00, 0x00];
         assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1000)));
+    }
+
+    /// Where a register may come from at a place of a function with something
+    /// behind it.
+    fn origins(bytes: &'static [u8], length: u64, register: usize, at: u64) -> Vec<Origin> {
+        let range = 0x1000..0x1000 + length;
+        let function = Function::new(&Bytes(0x1000, bytes), range, &HashSet::new());
+        function.expect("it is fit").reaching(register, at).into_iter().collect()
+    }
+
+    /// -mindirect-branch=thunk, gcc 12; the table and the thunk stand behind it.
+    #[test]
+    fn a_jump_through_a_thunk_leads_where_its_table_does() {
+        // 1000: lea 1015(%rip),%rdx / 1007: movslq (%rdx,%rsi,4),%rax /
+        // 100b: add %rdx,%rax / 100e: jmp 101d /
+        // 1010: mov 0x8(%rdi),%rax / 1014: ret / 1015: the table: 1010, 1014
+        // 101d: call 1029 / 1022: pause; lfence; jmp 1022 / 1029: mov %rax,(%rsp) / 102d: ret
+        let bytes = &[
+            0x48, 0x8d, 0x15, 0x0e, 0, 0, 0, 0x48, 0x63, 0x04, 0xb2, 0x48, 0x01, 0xd0, 0xeb, 0x0d,
+            0x48, 0x8b, 0x47, 0x08, 0xc3, 0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xe8,
+            0x07, 0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x48, 0x89, 0x04, 0x24, 0xc3,
+        ];
+        let either = [Origin::Assignment(0x100b), Origin::Assignment(0x1010)];
+        assert_eq!(origins(bytes, 0x15, 0, 0x1014), either);
+        // 101d: lfence; jmp *%rax
+        let mut lfence = bytes[..0x1d].to_vec();
+        lfence.extend([0x0f, 0xae, 0xe8, 0xff, 0xe0]);
+        assert_eq!(origins(lfence.leak(), 0x15, 0, 0x1014), either);
+    }
+
+    /// -mindirect-branch=thunk-inline, gcc 12; the table stands behind it.
+    #[test]
+    fn a_jump_through_a_thunk_within_leads_where_its_table_does() {
+        // 1000: lea 1024(%rip),%rdx / 1007: movslq (%rdx,%rsi,4),%rax / 100b: add %rdx,%rax /
+        // 100e: call 101a / 1013: pause; lfence; jmp 1013 / 101a: mov %rax,(%rsp) / 101e: ret
+        // 101f: mov 0x8(%rdi),%rax / 1023: ret / 1024: the table: 101f, 1023
+        let bytes = &[
+            0x48, 0x8d, 0x15, 0x1d, 0, 0, 0, 0x48, 0x63, 0x04, 0xb2, 0x48, 0x01, 0xd0, 0xe8, 0x07,
+            0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x48, 0x89, 0x04, 0x24, 0xc3, 0x48,
+            0x8b, 0x47, 0x08, 0xc3, 0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        ];
+        let either = [Origin::Assignment(0x100b), Origin::Assignment(0x101f)];
+        assert_eq!(origins(bytes, 0x24, 0, 0x1023), either);
+    }
+
+    #[test]
+    fn a_return_to_what_was_just_stored_is_a_computed_jump() {
+        // 1000: mov %rax,(%rsp) / 1004: ret; 1000: push %rax / 1001: ret
+        let stored = &[0x48, 0x89, 0x04, 0x24, 0xc3];
+        assert_eq!(function(stored, &[]).err(), Some(FlowProblem::UnknownJump(0x1004)));
+        assert_eq!(function(&[0x50, 0xc3], &[]).err(), Some(FlowProblem::UnknownJump(0x1001)));
+    }
+
+    #[test]
+    fn what_a_function_calls_within_is_entered_from_elsewhere() {
+        // 1000: call 1006 / 1005: ret / 1006: mov %rdi,%rax / 1009: ret
+        let bytes = &[0xe8, 0x01, 0, 0, 0, 0xc3, 0x48, 0x89, 0xf8, 0xc3];
+        let function = function(bytes, &[]).expect("it decodes");
+        assert!(function.reaching(7, 0x1009).contains(&Origin::Outside));
+    }
+
+    #[test]
+    fn a_branch_to_a_thunk_is_refused() {
+        // 1000: je 1003 / 1002: ret; 1003: jmp *%rax
+        let bytes = &[0x74, 0x01, 0xc3, 0xff, 0xe0];
+        let function = Function::new(&Bytes(0x1000, bytes), 0x1000..0x1003, &HashSet::new());
+        assert_eq!(function.err(), Some(FlowProblem::UnknownJump(0x1000)));
     }
 }

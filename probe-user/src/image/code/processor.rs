@@ -5,8 +5,13 @@ use std::{collections::BTreeSet, fmt::Debug, ops::Range};
 use object::Architecture;
 
 use super::{
-    CodeSource, aarch64::Aarch64, flow::Function, instruction::Instruction, machine::Machine,
-    value::Value, x86_64::X86_64,
+    CodeSource,
+    aarch64::Aarch64,
+    flow::{FlowProblem, Function},
+    instruction::Instruction,
+    machine::Machine,
+    value::Value,
+    x86_64::X86_64,
 };
 
 /// A kind of processor: how its instructions are decoded, and what they do.
@@ -44,6 +49,21 @@ pub trait Processor: Debug + Sync {
         code: &'c [u8],
         at: u64,
     ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c>;
+
+    /// An instruction as it is in its surroundings: one that leads to a jump in
+    /// disguise (see `x86_64::thunk`) is that jump.
+    ///
+    /// # Errors
+    ///
+    /// If it then goes where no [`Control`](super::instruction::Control) says.
+    fn undisguised(
+        &self,
+        source: &dyn CodeSource,
+        instruction: Instruction,
+    ) -> Result<Instruction, FlowProblem> {
+        let _ = source;
+        Ok(instruction)
+    }
 
     /// Whether an instruction may be the last part of a change by one that takes
     /// several instructions; [`Processor::change`] then looks closer.

@@ -14,6 +14,8 @@ pub(super) struct Instructions<'c> {
     start: u64,
     decoder: Decoder<'c>,
     info: InstructionInfoFactory,
+    /// Whether the instruction before stored where a `ret` takes its address from.
+    return_is_stored: bool,
     failed: bool,
 }
 
@@ -24,6 +26,7 @@ impl<'c> Instructions<'c> {
             start: at,
             decoder: Decoder::with_ip(64, code, at, DecoderOptions::NONE),
             info: InstructionInfoFactory::new(),
+            return_is_stored: false,
             failed: false,
         }
     }
@@ -43,11 +46,16 @@ impl Iterator for Instructions<'_> {
         }
         let from = instruction.ip().wrapping_sub(self.start) as usize;
         let bytes = self.code.get(from..from + instruction.len()).unwrap_or_default();
+        let control = match control(&instruction) {
+            Control::Return if self.return_is_stored => Control::JumpThrough(Through::Other),
+            control => control,
+        };
+        self.return_is_stored = stores_return(&instruction);
         let info = self.info.info(&instruction);
         Some(Some(Instruction {
             address: instruction.ip(),
             length: instruction.len() as u8,
-            control: control(&instruction),
+            control,
             assigns: assigned(&instruction, info),
             effect: effect(&instruction),
             writes: writes(info),
@@ -80,6 +88,21 @@ fn control(instruction: &iced_x86::Instruction) -> Control {
             Control::Branch(target)
         }
         FlowControl::Next | FlowControl::Interrupt | FlowControl::XbeginXabortXend => Control::Next,
+    }
+}
+
+/// Whether an instruction stores where a `ret` right behind it takes its address
+/// from: a jump in disguise.
+fn stores_return(instruction: &iced_x86::Instruction) -> bool {
+    match instruction.mnemonic() {
+        Mnemonic::Push => true,
+        Mnemonic::Mov => {
+            instruction.op0_kind() == OpKind::Memory
+                && instruction.memory_base() == Register::RSP
+                && instruction.memory_index() == Register::None
+                && instruction.memory_displacement64() == 0
+        }
+        _ => false,
     }
 }
 

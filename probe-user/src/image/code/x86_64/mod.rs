@@ -16,6 +16,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
 use self::thunk::Thunk;
 use super::{
     CodeSource,
+    flow::FlowProblem,
     instruction::Instruction,
     machine::Machine,
     processor::{Convention, Next, Processor, Stopped},
@@ -102,6 +103,14 @@ impl Processor for X86_64 {
         at: u64,
     ) -> Box<dyn Iterator<Item = Option<Instruction>> + 'c> {
         Box::new(decode::Instructions::new(code, at))
+    }
+
+    fn undisguised(
+        &self,
+        source: &dyn CodeSource,
+        instruction: Instruction,
+    ) -> Result<Instruction, FlowProblem> {
+        thunk::undisguised(source, instruction)
     }
 
     fn table_targets(

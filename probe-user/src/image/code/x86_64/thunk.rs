@@ -16,10 +16,18 @@
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use super::general_register;
-use crate::image::code::CodeSource;
+use crate::image::code::{
+    CodeSource,
+    flow::FlowProblem,
+    instruction::{Control, Instruction as Facts, Through},
+};
 
 /// `pause; lfence; jmp` back to the `pause`: nothing ever gets out of there.
 const TRAP: [u8; 7] = [0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9];
+
+/// What a thunk may begin with.
+const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+const LFENCE: &[u8] = &[0x0f, 0xae, 0xe8];
 
 /// What such a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +76,65 @@ pub(super) fn disguised(source: &dyn CodeSource, call: &Instruction) -> Option<T
         }
         _ => None,
     }
+}
+
+/// A direct jump or call as what it really is: one that leads to a thunk, or that
+/// is the first instruction of one.
+///
+/// # Errors
+///
+/// If a branch leads to one that jumps: no compiler writes that.
+pub(super) fn undisguised(
+    source: &dyn CodeSource,
+    instruction: Facts,
+) -> Result<Facts, FlowProblem> {
+    let as_jump = |thunk| Facts {
+        control: match thunk {
+            Thunk::Jump(register) => Control::JumpThrough(Through::Register(register)),
+            Thunk::Return => Control::Return,
+        },
+        // Nothing of what a called function may.
+        assigns: 0,
+        ..instruction
+    };
+    // A call that is itself one has a trap behind it, and few calls do.
+    let is_one = || source.code(instruction.end()).is_some_and(|code| code.starts_with(&TRAP));
+    let thunk = match instruction.control {
+        Control::Jump(target) => at(source, target).map(as_jump),
+        Control::Call(_) if is_one() => at(source, instruction.address).map(as_jump),
+        Control::Call(target) => match at(source, target) {
+            Some(Thunk::Jump(_)) => {
+                Some(Facts { control: Control::CallThrough(None), ..instruction })
+            }
+            _ => None,
+        },
+        Control::Branch(target) => match at(source, target) {
+            Some(Thunk::Jump(_)) => return Err(FlowProblem::UnknownJump(instruction.address)),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(thunk.unwrap_or(instruction))
+}
+
+/// The thunk at an address: a retpoline, or what processors need that have no
+/// use for one: `lfence; jmp *%rax`, or the jump alone.
+fn at(source: &dyn CodeSource, address: u64) -> Option<Thunk> {
+    let code = source.code(address)?;
+    let (mut rest, mut at) = (code, address);
+    for prelude in [ENDBR64, LFENCE] {
+        if let Some(behind) = rest.strip_prefix(prelude) {
+            (rest, at) = (behind, at.wrapping_add(prelude.len() as u64));
+        }
+    }
+    if !matches!(rest, [0xe8, ..] | [0xff, 0xe0..=0xe7, ..] | [0x41, 0xff, 0xe0..=0xe7, ..]) {
+        return None;
+    }
+    let instruction = Decoder::with_ip(64, rest, at, DecoderOptions::NONE).decode();
+    if instruction.code() == Code::Jmp_rm64 {
+        return general_register(instruction.op0_register()).map(Thunk::Jump);
+    }
+    disguised(source, &instruction)
 }
 
 #[cfg(test)]
