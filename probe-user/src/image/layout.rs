@@ -342,7 +342,7 @@ impl Learner<'_, '_> {
     }
 
     fn references(&mut self) {
-        let result = references::learn(self.elf);
+        let result = references::learn(self.elf, "SSL_CTX");
         self.learnt.layout.references = self.settle("references", result);
     }
 
@@ -457,7 +457,7 @@ fn num_items_of_companion(
 }
 
 /// The answer, if it is a 64-bit field of the first argument and nothing else.
-fn pointer_field(what: &'static str, asked: &Asked) -> Result<(u32, String, String), Gap> {
+pub(super) fn pointer_field(what: &'static str, asked: &Asked) -> Result<(u32, String, String), Gap> {
     match asked.only_value() {
         Some(value @ Value::Pointer { base: Base::Field(field), offset: 0 })
             if field.base == Base::Argument(0) =>

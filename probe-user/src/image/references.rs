@@ -1,6 +1,7 @@
-//! Where an `SSL_CTX` keeps its number of references: what `SSL_CTX_up_ref` adds
-//! 1 to, itself or through a function of libcrypto. Where a linker took that away
-//! since nobody calls it, what `SSL_CTX_free` takes 1 from.
+//! Where an object keeps its number of references: what its `_up_ref` (that of an
+//! `SSL_CTX`: `SSL_CTX_up_ref`) adds 1 to, itself or through a function of
+//! libcrypto. Where a linker took that away since nobody calls it, what its
+//! `_free` takes 1 from.
 
 use std::collections::BTreeSet;
 
@@ -31,16 +32,18 @@ struct Adder {
     adds_second_argument: bool,
 }
 
-/// The offset of `references`, the question, and the answer.
+/// The offset of `references` in objects of a type (`SSL_CTX`), the question, and
+/// the answer.
 ///
 /// # Errors
 ///
-/// If `SSL_CTX_up_ref` does not say it.
-pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
-    if elf.function("SSL_CTX_up_ref").is_none() && elf.function("SSL_CTX_free").is_some() {
-        return taken_by_free(elf);
+/// If neither function of the type says it.
+pub(super) fn learn(elf: &Elf, of: &str) -> Result<(u32, String, String), Gap> {
+    let (up_ref, free) = (format!("{of}_up_ref"), format!("{of}_free"));
+    if elf.function(&up_ref).is_none() && elf.function(&free).is_some() {
+        return taken_by_free(elf, &up_ref, &free);
     }
-    let asked = ask(elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[])?;
+    let asked = ask(elf, &up_ref, &[Value::argument(0)], &[])?;
     let mut found: Vec<(i64, String)> = asked.answers.iter().flat_map(added_in_place).collect();
     found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
     found.sort();
@@ -50,20 +53,20 @@ pub(super) fn learn(elf: &Elf) -> Result<(u32, String, String), Gap> {
         [(offset, how)] => {
             Ok((plausible("references", *offset, 4)?, asked.question.clone(), how.clone()))
         }
-        _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
+        _ => Err(asked.unexpected("one increment of an int of its argument")),
     }
 }
 
-fn taken_by_free(elf: &Elf) -> Result<(u32, String, String), Gap> {
-    let question = "SSL_CTX_free(arg0)";
-    let trace = trace(elf, "SSL_CTX_free", &[Value::argument(0)]);
+fn taken_by_free(elf: &Elf, up_ref: &str, free: &str) -> Result<(u32, String, String), Gap> {
+    let question = format!("{free}(arg0)");
+    let trace = trace(elf, free, &[Value::argument(0)]);
     let taken: BTreeSet<i64> = changed_by(&trace.changes, -1, 4).collect();
     match Vec::from_iter(taken)[..] {
         [offset] => {
             let how = format!("takes 1 from u32[arg0+{offset:#x}]");
-            Ok((plausible("references", offset, 4)?, question.to_owned(), how))
+            Ok((plausible("references", offset, 4)?, question, how))
         }
-        _ => Err(Gap::NoSymbol { function: "SSL_CTX_up_ref".to_owned() }),
+        _ => Err(Gap::NoSymbol { function: up_ref.to_owned() }),
     }
 }
 

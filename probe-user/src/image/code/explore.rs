@@ -79,6 +79,8 @@ pub struct Trace {
     pub calls: Vec<Call>,
     /// What it adds to memory.
     pub changes: Vec<Increment>,
+    /// What it writes to memory that is not the stack's.
+    pub stores: Vec<(Field, Value)>,
 }
 
 /// A machine at the entry of a function that was called with these arguments.
@@ -194,9 +196,10 @@ impl Explorer<'_> {
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
-            let known = machine.increments.len();
+            let known = (machine.increments.len(), machine.stores.len());
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
-            self.seen.changes.extend(machine.increments.iter().skip(known).cloned());
+            self.seen.changes.extend(machine.increments.iter().skip(known.0).cloned());
+            self.seen.stores.extend(machine.stores.iter().skip(known.1).cloned());
             if machine.written() > MAX_WRITTEN {
                 return Err(stopped("it writes more memory than is followed"));
             }
