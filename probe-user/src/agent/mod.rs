@@ -1,5 +1,6 @@
 //! The agent: discovers, attaches, follows lives, and says what is known.
 
+pub mod idle;
 pub mod images;
 pub mod task;
 
@@ -9,7 +10,10 @@ use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
 use tracing::{debug, warn};
 
-use self::images::Images;
+use self::{
+    idle::{Idle, ScanOptions},
+    images::Images,
+};
 use crate::{
     context::{
         Context, Contradiction, Observation, Registry, Source, State,
@@ -37,6 +41,8 @@ pub struct AgentOptions {
     pub max_contexts: u32,
     /// How many ended contexts are listed at most.
     pub max_ended: usize,
+    /// Whether processes are looked into for contexts that are idle.
+    pub scan: Option<ScanOptions>,
 }
 
 /// The agent.
@@ -45,6 +51,7 @@ pub struct Agent {
     discovery: Discovery,
     images: Images,
     registry: Registry,
+    idle: Option<Idle>,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
     gaps: Vec<GapSnapshot>,
@@ -92,8 +99,10 @@ impl Agent {
                 "before Linux 6.16, values of a process that exits are those that its last probe saw"
             );
         }
+        let idle = options.scan.as_ref().map(Idle::new).transpose();
         let mut agent = Self {
             kernel,
+            idle: idle.context("cannot start the scan")?,
             discovery: Discovery::default(),
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
@@ -127,6 +136,7 @@ impl Agent {
         gaps.sort();
         gaps.dedup();
         self.gaps = gaps;
+        self.look_into(&libraries);
         self.reap();
         self.images.is_loading()
     }
@@ -197,15 +207,24 @@ impl Agent {
         while let Some(event) = self.kernel.next_event() {
             debug!(?event, "event");
             match event {
+                Lifecycle::Born(key, record) if !self.is_believed(&key, &record) => {
+                    self.admit_copy(&key, &record);
+                }
                 Lifecycle::Born(key, record) => {
                     self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
                     self.read_settings(&key, &record);
                 }
+                // It ended before the agent could say whether it was one.
+                Lifecycle::Ended(key, record, _) if !self.is_believed(&key, &record) => {}
                 Lifecycle::Ended(key, record, end) => {
                     let origin = || origin(&mut self.kernel, &key, &record);
                     self.registry.end(key, &record, end, origin);
                 }
-                Lifecycle::Executed { .. } | Lifecycle::ThreadExited { .. } => self.rescan = true,
+                Lifecycle::Executed { tgid } => {
+                    self.idle.iter_mut().for_each(|idle| idle.executed(tgid));
+                    self.rescan = true;
+                }
+                Lifecycle::ThreadExited { .. } => self.rescan = true,
             }
         }
         self.rescan
@@ -241,12 +260,16 @@ impl Agent {
         // other way round, the birth of an earlier one would seem to come later.
         self.handle_events();
         for (key, record) in &records {
+            let believed = self.is_believed(key, record);
             let origin = || origin(&mut self.kernel, key, record);
             match unreported_end(record) {
                 Some(end) => {
-                    self.registry.end(*key, record, end, origin);
+                    if believed {
+                        self.registry.end(*key, record, end, origin);
+                    }
                     self.forget_context(key);
                 }
+                None if !believed => self.admit_copy(key, record),
                 None => {
                     let known = self.registry.is_live(key, record.born_ns);
                     if !known && self.registry.has_ended(key, record.born_ns) {
@@ -336,6 +359,7 @@ impl Agent {
         }));
         let live = contradictions.len() as u64 + self.registry.contradictions_forgotten();
         gaps.extend(self.ended_unseen());
+        gaps.extend(self.unshown());
         let groups = self.groups();
         Ok(Snapshot {
             host: Host {

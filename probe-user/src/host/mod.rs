@@ -3,12 +3,14 @@
 pub mod clock;
 pub mod discovery;
 pub mod family;
+pub mod heap;
 pub mod memory;
 pub mod process;
 pub mod recognise;
 
 pub use self::{
     discovery::{Discovery, Library, ScanGap},
+    heap::Heap,
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

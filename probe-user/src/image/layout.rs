@@ -457,7 +457,10 @@ fn num_items_of_companion(
 }
 
 /// The answer, if it is a 64-bit field of the first argument and nothing else.
-pub(super) fn pointer_field(what: &'static str, asked: &Asked) -> Result<(u32, String, String), Gap> {
+pub(super) fn pointer_field(
+    what: &'static str,
+    asked: &Asked,
+) -> Result<(u32, String, String), Gap> {
     match asked.only_value() {
         Some(value @ Value::Pointer { base: Base::Field(field), offset: 0 })
             if field.base == Base::Argument(0) =>

@@ -57,7 +57,7 @@ pub struct Marks {
     /// From the `cert_store` to its own `references`, an `int`.
     pub store_references: u32,
     /// The executable segments: offset in the file, address, bytes.
-    code: Vec<(u64, u64, u64)>,
+    pub code: Vec<(u64, u64, u64)>,
 }
 
 impl Marks {
@@ -114,12 +114,7 @@ type Learnt<T> = (T, String, String);
 
 /// Learns the marks of the `SSL_CTX` of a libssl whose layout is known.
 #[must_use]
-pub fn learn(
-    elf: &Elf,
-    companion: &Companion<'_>,
-    family: Family,
-    layout: &Layout,
-) -> LearntMarks {
+pub fn learn(elf: &Elf, companion: &Companion<'_>, family: Family, layout: &Layout) -> LearntMarks {
     if family != Family::OpenSsl {
         return LearntMarks::unknown(Gap::Untold { family });
     }
@@ -144,7 +139,8 @@ fn all(
     let sessions = known(layout.sessions, "sessions").map(|o| of_layout(o, "sessions"));
     let sessions = learnt.settle("sessions", sessions);
     let maker = Maker::of(elf);
-    let method = learnt.settle("method", maker.as_ref().map_err(Gap::clone).and_then(|m| m.method()));
+    let method =
+        learnt.settle("method", maker.as_ref().map_err(Gap::clone).and_then(|m| m.method()));
     let methods = learnt.settle("methods", methods(elf));
     let functions = maker.and_then(|maker| maker.functions(known(sessions, "sessions")?));
     let functions = learnt.settle("session_hash", functions);
@@ -262,7 +258,10 @@ impl<'e> Maker<'e> {
         Err(if stored.is_empty() {
             Gap::Unconfirmed { one }
         } else {
-            Gap::Contradiction { one, other: format!("{}, which stores it at {stored:x?}", self.name) }
+            Gap::Contradiction {
+                one,
+                other: format!("{}, which stores it at {stored:x?}", self.name),
+            }
         })
     }
 

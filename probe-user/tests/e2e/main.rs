@@ -4,6 +4,7 @@
 mod bad_input;
 mod builds;
 mod bundled;
+mod idle;
 mod lifetimes;
 mod load;
 mod nginx;

@@ -60,6 +60,7 @@ fn freed_during_a_look(before_the_read: bool) {
         pids: HashSet::from([pid]),
         plan: PlanChoice::Auto,
         max_contexts: 1024,
+        scan: None,
         max_ended: 1024,
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");
