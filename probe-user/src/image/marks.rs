@@ -33,6 +33,9 @@ const METHODS: [&str; 4] = ["TLS", "DTLS", "SSLv", "OSSL_QUIC_"];
 /// The end of the names of these functions.
 const METHOD: &str = "_method";
 
+/// How far the methods can be from each other: they are constants of one file.
+const MAX_APART: u64 = 1 << 20;
+
 /// The marks, in bytes from what is named, and addresses of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -212,8 +215,12 @@ fn methods(elf: &Elf) -> Result<Learnt<Vec<u64>>, Gap> {
         };
         asked += 1;
     }
-    if methods.is_empty() {
+    let (Some(first), Some(last)) = (methods.first(), methods.last()) else {
         return Err(Gap::NoSymbol { function: "TLS_method".to_owned() });
+    };
+    if last - first > MAX_APART {
+        let what = "the distance of the methods from each other";
+        return Err(Gap::OutOfRange { what, offset: (last - first).cast_signed() });
     }
     let answer = format!("{} objects", methods.len());
     Ok((methods.into_iter().collect(), format!("{asked} functions named *{METHOD}"), answer))

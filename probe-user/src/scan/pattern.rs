@@ -21,8 +21,45 @@ pub struct Pattern {
     store_references: u64,
     hash: (u64, u64),
     compare: (u64, u64),
-    /// Sorted.
-    methods: Vec<u64>,
+    methods: Methods,
+}
+
+/// The objects that a method can be. A heap can be full of their addresses.
+#[derive(Clone, Debug, Default)]
+struct Methods {
+    /// The lowest of their addresses.
+    first: u64,
+    /// From it to the highest.
+    range: u64,
+    /// For each aligned address from the lowest on, whether there is one. They are all
+    /// in one segment of a library, 200 bytes each.
+    at: Vec<bool>,
+}
+
+impl Methods {
+    fn new(addresses: &[u64]) -> Self {
+        let first = addresses.iter().copied().min().unwrap_or_default();
+        let last = addresses.iter().copied().max().unwrap_or_default();
+        let mut methods = Self { first, range: last - first, at: Vec::new() };
+        for address in addresses.iter().filter(|address| is_pointer(**address)) {
+            let number = ((address - first) / ALIGNMENT) as usize;
+            if methods.at.len() <= number {
+                methods.at.resize(number + 1, false);
+            }
+            methods.at[number] = true;
+        }
+        methods
+    }
+
+    /// Whether an address can be one: says no to nearly all that are none.
+    fn are_near(&self, address: u64) -> bool {
+        address.wrapping_sub(self.first) <= self.range
+    }
+
+    fn contain(&self, address: u64) -> bool {
+        let number = address.wrapping_sub(self.first) / ALIGNMENT;
+        is_pointer(address) && self.at.get(number as usize).is_some_and(|there| *there)
+    }
 }
 
 /// A place that has the marks that an `SSL_CTX` has in itself.
@@ -50,9 +87,8 @@ impl Pattern {
     #[must_use]
     pub fn at(marks: &Marks, base: u64) -> Self {
         let function = |field: u32, function: u64| (u64::from(field), base.wrapping_add(function));
-        let mut methods: Vec<u64> =
+        let methods: Vec<u64> =
             marks.methods.iter().map(|method| base.wrapping_add(*method)).collect();
-        methods.sort_unstable();
         Self {
             method: marks.method.into(),
             references: marks.references.into(),
@@ -61,7 +97,7 @@ impl Pattern {
             store_references: marks.store_references.into(),
             hash: function(marks.hash, marks.session_hash),
             compare: function(marks.compare, marks.session_compare),
-            methods,
+            methods: Methods::new(&methods),
         }
     }
 
@@ -75,19 +111,16 @@ impl Pattern {
     /// The places in a piece of memory, which begins at an address, that have the
     /// marks that an `SSL_CTX` has in itself, and all of them in the piece.
     pub fn candidates(&self, bytes: &[u8], at: u64) -> impl Iterator<Item = Candidate> {
-        let first = self.methods.first().copied().unwrap_or_default();
-        let range = self.methods.last().copied().unwrap_or_default().wrapping_sub(first);
         let method = self.method as usize;
         let words = bytes.get(method..).unwrap_or_default().as_chunks::<8>().0;
-        let near = move |word: &[u8; 8]| u64::from_ne_bytes(*word).wrapping_sub(first) <= range;
+        let near = |word: &[u8; 8]| self.methods.are_near(u64::from_ne_bytes(*word));
         // Nearly all of a large heap ends here: many words at once, without a branch.
         let groups = (0..)
             .zip(words.chunks(GROUP))
             .filter(move |(_, group)| group.iter().fold(false, |any, word| any | near(word)));
         groups
             .flat_map(|(number, group): (usize, _)| (number * GROUP..).zip(group))
-            .filter(move |(_, word)| near(word))
-            .filter(|(_, word)| self.methods.binary_search(&u64::from_ne_bytes(**word)).is_ok())
+            .filter(|(_, word)| self.methods.contain(u64::from_ne_bytes(**word)))
             .filter_map(move |(number, _)| {
                 let start = number * ALIGNMENT as usize;
                 self.candidate(bytes.get(start..)?, at.wrapping_add(start as u64))
@@ -121,7 +154,7 @@ impl Pattern {
         let field = |offset: u64| memory.read_u64(pid, address.wrapping_add(offset));
         let references = memory.read_i32(pid, address.wrapping_add(self.references))?;
         let is = references > 0
-            && self.methods.binary_search(&field(self.method)?).is_ok()
+            && self.methods.contain(field(self.method)?)
             && self.is_hash(memory, pid, field(self.sessions)?);
         if !is {
             return Ok(Verdict::Not);
@@ -283,7 +316,7 @@ pub(super) mod tests {
 
     #[test]
     fn another_address_of_the_library_is_another_pattern() {
-        let other = Pattern { methods: vec![BASE + 0x6000], ..pattern() };
+        let other = Pattern { methods: Methods::new(&[BASE + 0x6000]), ..pattern() };
         assert!(heap().found(&other).is_empty());
     }
 }
