@@ -2,12 +2,13 @@
 
 pub mod idle;
 pub mod images;
+mod losses;
 pub mod task;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
+use probe_common::{ContextKey, ContextRecord, record_flags};
 use tracing::{debug, warn};
 
 use self::{
@@ -344,7 +345,7 @@ impl Agent {
         contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
         let mut gaps = self.gaps.clone();
-        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(loss_gap));
+        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(losses::gap));
         if self.unreported > 0 {
             let what = "contexts ended without a report: their last values may be too low";
             let reason = format!("{} {what}", self.unreported);
@@ -491,26 +492,8 @@ fn stats(seen: &Observation) -> SessionStats {
     }
 }
 
-/// What a loss leaves unknown; `None` if it leaves nothing unknown.
-fn loss_gap((loss, count): &(Loss, u64)) -> Option<GapSnapshot> {
-    let what = match loss {
-        Loss::ContextsFull => "contexts are not shown: the map is full; raise --max-contexts",
-        Loss::RingFull => "reports of the kernel half came late: the agent was too slow for them",
-        Loss::FinalOverwritten => "contexts ended and their last values were lost",
-        Loss::EndUnread => {
-            "times a context's memory could not be read where it may have ended: its last values \
-             are those of an earlier probe"
-        }
-        Loss::UnknownProbe => "probes fired that nobody placed",
-        // Their values are read again at the next look.
-        Loss::ReadFailed | Loss::ForeignImage | Loss::Unsettled => return None,
-    };
-    Some(GapSnapshot { pid: None, library: None, reason: format!("{count} {what}") })
-}
-
 /// The kernel's release, as `uname -r` shows it.
-#[must_use]
-pub fn kernel_release() -> String {
+fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }

@@ -367,3 +367,47 @@ fn hash_fields(elf: &Elf) -> Result<Learnt<(u32, u32)>, Gap> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::specimen, *};
+
+    #[test]
+    fn addresses_are_counted_from_where_the_code_is_mapped() {
+        // Debian's libssl 3.0.19: mapped from 0x1e000 of the file on.
+        let marks = Marks { code: vec![(0x1e000, 0x1e000, 0x5cbdd)], ..Marks::default() };
+        assert_eq!(marks.base(0x7f00_0001_e000, 0x1e000), Some(0x7f00_0000_0000));
+        // A part of it, behind one that was made writable.
+        assert_eq!(marks.base(0x7f00_0002_0000, 0x20000), Some(0x7f00_0000_0000));
+        assert_eq!(marks.base(0x7f00_0009_0000, 0x90000), None, "that is not its code");
+        // lld puts code a page and a bit behind its place in the file; and a program that
+        // is not moved: its addresses are those of the file.
+        let marks = Marks { code: vec![(0x1a40, 0x202a40, 0x1000)], ..Marks::default() };
+        assert_eq!(marks.base(0x20_2000, 0x1000), Some(0));
+    }
+
+    /// lea 0x1000(%rip),%rax / ret
+    const CONSTANT: [u8; 8] = [0x48, 0x8d, 0x05, 0, 0x10, 0, 0, 0xc3];
+
+    #[test]
+    fn the_methods_are_what_the_functions_of_that_name_return() {
+        let elf = specimen::library(&[
+            ("TLS_method", CONSTANT.to_vec(), vec![]),
+            ("DTLS_client_method", CONSTANT.to_vec(), vec![]),
+            ("SSL_CTX_get_ssl_method", vec![0x48, 0x8b, 0x47, 0x08, 0xc3], vec![]),
+        ]);
+        let (methods, ..) = methods(&elf).expect("both are constants");
+        assert_eq!(methods, [0x2007, 0x2107]);
+    }
+
+    /// Without one of them, contexts would be missed.
+    #[test]
+    fn a_method_that_is_not_understood_is_a_gap() {
+        // mov 8(%rdi),%rax / ret
+        let elf = specimen::library(&[
+            ("TLS_method", CONSTANT.to_vec(), vec![]),
+            ("OSSL_QUIC_server_method", vec![0x48, 0x8b, 0x47, 0x08, 0xc3], vec![]),
+        ]);
+        assert!(matches!(methods(&elf), Err(Gap::UnexpectedAnswer { .. })));
+    }
+}
