@@ -21,7 +21,8 @@ const _: () = assert!(size_of::<ContextKey>() == 16);
 #[repr(C)]
 pub struct ContextRecord {
     /// `start_boottime` of the thread group's leader, nanoseconds of
-    /// `CLOCK_BOOTTIME`; 0 where the kernel's layout could not be learnt.
+    /// `CLOCK_BOOTTIME`; 0 where the kernel's layout could not be learnt. In a
+    /// record that the agent made, rounded down to the tick that `/proc` shows.
     pub process_start_ns: u64,
     /// When the record was made, nanoseconds of `CLOCK_MONOTONIC`; tells two
     /// contexts at one address apart.
@@ -32,7 +33,7 @@ pub struct ContextRecord {
     pub hits: u64,
     /// The values at `observed_ns`.
     pub block: MirroredBlock,
-    /// The image whose probe made the record; no other image may change it.
+    /// The image of the library; no other image's probe may change the record.
     pub image: u32,
     /// See [`record_flags`].
     pub flags: u32,
@@ -76,4 +77,8 @@ pub mod record_flags {
     /// is about to execute another program, or the look at what may have been
     /// its end failed. The next probe that sees it clears this.
     pub const UNSURE: u32 = 1 << 3;
+    /// The agent made the record, of a context that it found in memory, or a fork
+    /// copied such a record; no probe has seen the context since. Whether it is
+    /// one, the agent alone says: it looks once more after it has made the record.
+    pub const FOUND: u32 = 1 << 4;
 }

@@ -160,7 +160,7 @@ extern "C" fn end_by_exit(
     let kind = match mirror::read_block(&record.layout, key.address) {
         Some((block, flags)) => {
             record.block = block;
-            record.flags = flags;
+            record.flags = flags | record.flags & record_flags::FOUND;
             record.observed_ns = at;
             EventKind::ExitFinal
         }
@@ -233,9 +233,11 @@ extern "C" fn refresh(
     // SAFETY: the kernel hands over the map's key and value, and our `Walk`.
     let (key, record, walk) = unsafe { (&*key, &mut *record, &*walk) };
     if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
+        // No probe has seen it.
+        let found = record.flags & record_flags::FOUND;
         let _ = mirror::observe(record, key.address);
         // From here on the address can be the next program's.
-        record.flags |= record_flags::UNSURE;
+        record.flags |= record_flags::UNSURE | found;
     }
     0
 }
@@ -283,7 +285,7 @@ extern "C" fn inherit_one(
     inherited.observed_ns = at;
     inherited.hits = 0;
     inherited.block = block;
-    inherited.flags = flags;
+    inherited.flags = flags | record.flags & record_flags::FOUND;
     let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
     // First what was inherited: who finds the record finds this too.
     let share = Inheritance { born_ns: at, counters: block.counters, pad: 0 };

@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{agent::AgentOptions, image::PlanChoice};
+use crate::{
+    agent::{AgentOptions, idle::ScanOptions},
+    image::PlanChoice,
+    scan::Progress,
+};
 
 /// TLS session statistics of live processes: the twelve values of
 /// SSL_CTX_sess_number(3) for every SSL_CTX of every process, read from outside.
@@ -63,13 +67,40 @@ pub struct WatchArgs {
 impl WatchArgs {
     /// The agent's options, for these processes (none: for all).
     #[must_use]
-    pub fn agent_options(&self, pids: &[u32]) -> AgentOptions {
+    pub fn agent_options(&self, pids: &[u32], scan: Option<ScanOptions>) -> AgentOptions {
         AgentOptions {
             pids: pids.iter().copied().collect::<HashSet<u32>>(),
             plan: self.probe_plan,
             max_contexts: self.max_contexts,
             max_ended: self.max_ended,
+            scan,
         }
+    }
+}
+
+/// Options of looking into memory.
+#[derive(Clone, Debug, Args)]
+pub struct ScanArgs {
+    /// Look for contexts in the memory of each process, once, when it is first
+    /// met: those that are idle since before are shown too, without any traffic.
+    ///
+    /// What is shown has all the marks of an SSL_CTX that lives, and no copy of it
+    /// is in that memory; else it is named as a gap. Private memory is looked at
+    /// that was ever written; shared memory is not.
+    #[arg(long)]
+    pub scan: bool,
+    /// How long --scan may look at one process; what it did not get to is named as
+    /// a gap.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub scan_limit: Duration,
+}
+
+impl ScanArgs {
+    /// What is asked for, if anything; `progress` is told how far it is.
+    #[must_use]
+    pub fn options(&self, progress: &Arc<Progress>) -> Option<ScanOptions> {
+        let progress = Arc::clone(progress);
+        self.scan.then_some(ScanOptions { limit: self.scan_limit, progress })
     }
 }
 
@@ -79,10 +110,14 @@ pub struct ShowArgs {
     /// Only this process; can be given more than once.
     #[arg(long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
-    /// How long to watch before printing. A context appears when it is used:
-    /// when a handshake starts or ends, or a session is looked up.
-    #[arg(long = "for", value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub watch_for: Duration,
+    /// How long to watch before printing: 5s, or with --scan until that is done. A
+    /// context appears when it is used: when a handshake starts or ends, or a
+    /// session is looked up.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub watch_for: Option<Duration>,
+    /// Whether to look into memory too.
+    #[command(flatten)]
+    pub scan: ScanArgs,
     /// Say of each context whether resumption works and, if not, why: in plain
     /// words, with the values and settings that say so, and what to change.
     ///
@@ -136,6 +171,9 @@ pub struct ServeArgs {
     /// totals count all of them.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub max_context_series: usize,
+    /// Whether to look into memory too.
+    #[command(flatten)]
+    pub scan: ScanArgs,
     /// What to watch.
     #[command(flatten)]
     pub watch: WatchArgs,

@@ -14,5 +14,6 @@ pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod preflight;
+pub mod scan;
 pub mod selftest;
 pub mod snapshot;

@@ -288,6 +288,29 @@ impl Images {
         }
     }
 
+    /// The image of a library that a process maps, if its probes are attached and
+    /// made for that process's libcrypto too.
+    #[must_use]
+    pub fn image_of(&self, library: &Library) -> Option<u32> {
+        let libcrypto = library.libcrypto.iter().map(|file| file.id).collect();
+        match self.by_file.get(&(library.libssl.id, libcrypto))? {
+            Known::Attached(image) => Some(*image),
+            _ => None,
+        }
+    }
+
+    /// The file of an image.
+    #[must_use]
+    pub fn file(&self, image: u32) -> Option<FileId> {
+        self.attached.iter().find(|(_, number)| **number == image).map(|(file, _)| *file)
+    }
+
+    /// What was learnt of an image.
+    #[must_use]
+    pub fn image(&self, image: u32) -> Option<&Image> {
+        self.images.get(&image)
+    }
+
     /// Where the settings are in the contexts of an image.
     #[must_use]
     pub fn settings(&self, image: u32) -> SettingsLayout {

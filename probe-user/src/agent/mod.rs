@@ -1,15 +1,20 @@
 //! The agent: discovers, attaches, follows lives, and says what is known.
 
+pub mod idle;
 pub mod images;
+mod losses;
 pub mod task;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
+use probe_common::{ContextKey, ContextRecord, record_flags};
 use tracing::{debug, warn};
 
-use self::images::Images;
+use self::{
+    idle::{Idle, ScanOptions},
+    images::Images,
+};
 use crate::{
     context::{
         Context, Contradiction, Growth, Observation, Registry, Source, State,
@@ -39,6 +44,8 @@ pub struct AgentOptions {
     pub max_contexts: u32,
     /// How many ended contexts are listed at most.
     pub max_ended: usize,
+    /// Whether processes are looked into for contexts that are idle.
+    pub scan: Option<ScanOptions>,
 }
 
 /// The agent.
@@ -47,6 +54,7 @@ pub struct Agent {
     discovery: Discovery,
     images: Images,
     registry: Registry,
+    idle: Option<Idle>,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
     gaps: Vec<GapSnapshot>,
@@ -94,8 +102,10 @@ impl Agent {
                 "before Linux 6.16, values of a process that exits are those that its last probe saw"
             );
         }
+        let idle = options.scan.as_ref().map(Idle::new).transpose();
         let mut agent = Self {
             kernel,
+            idle: idle.context("cannot start the scan")?,
             discovery: Discovery::default(),
             images: Images::new(options.plan),
             registry: Registry::new(Retention { ended: options.max_ended }),
@@ -129,6 +139,7 @@ impl Agent {
         gaps.sort();
         gaps.dedup();
         self.gaps = gaps;
+        self.look_into(&libraries);
         self.reap();
         self.images.is_loading()
     }
@@ -199,15 +210,24 @@ impl Agent {
         while let Some(event) = self.kernel.next_event() {
             debug!(?event, "event");
             match event {
+                Lifecycle::Born(key, record) if !self.is_believed(&key, &record) => {
+                    self.admit_copy(&key, &record);
+                }
                 Lifecycle::Born(key, record) => {
                     self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
                     self.read_settings(&key, &record);
                 }
+                // It ended before the agent could say whether it was one.
+                Lifecycle::Ended(key, record, _) if !self.is_believed(&key, &record) => {}
                 Lifecycle::Ended(key, record, end) => {
                     let origin = || origin(&mut self.kernel, &key, &record);
                     self.registry.end(key, &record, end, origin);
                 }
-                Lifecycle::Executed { .. } | Lifecycle::ThreadExited { .. } => self.rescan = true,
+                Lifecycle::Executed { tgid } => {
+                    self.idle.iter_mut().for_each(|idle| idle.executed(tgid));
+                    self.rescan = true;
+                }
+                Lifecycle::ThreadExited { .. } => self.rescan = true,
             }
         }
         self.rescan
@@ -243,12 +263,16 @@ impl Agent {
         // other way round, the birth of an earlier one would seem to come later.
         self.handle_events();
         for (key, record) in &records {
+            let believed = self.is_believed(key, record);
             let origin = || origin(&mut self.kernel, key, record);
             match unreported_end(record) {
                 Some(end) => {
-                    self.registry.end(*key, record, end, origin);
+                    if believed {
+                        self.registry.end(*key, record, end, origin);
+                    }
                     self.forget_context(key);
                 }
+                None if !believed => self.admit_copy(key, record),
                 None => {
                     let known = self.registry.is_live(key, record.born_ns);
                     if !known && self.registry.has_ended(key, record.born_ns) {
@@ -323,7 +347,7 @@ impl Agent {
         contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
         let mut gaps = self.gaps.clone();
-        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(loss_gap));
+        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(losses::gap));
         if self.unreported > 0 {
             let what = "contexts ended without a report: their last values may be too low";
             let reason = format!("{} {what}", self.unreported);
@@ -338,6 +362,7 @@ impl Agent {
         }));
         let live = contradictions.len() as u64 + self.registry.contradictions_forgotten();
         gaps.extend(self.ended_unseen());
+        gaps.extend(self.unshown());
         let groups = self.groups();
         Ok(Snapshot {
             host: Host {
@@ -470,26 +495,8 @@ fn grown(context: &Context) -> Watched {
     }
 }
 
-/// What a loss leaves unknown; `None` if it leaves nothing unknown.
-fn loss_gap((loss, count): &(Loss, u64)) -> Option<GapSnapshot> {
-    let what = match loss {
-        Loss::ContextsFull => "contexts are not shown: the map is full; raise --max-contexts",
-        Loss::RingFull => "reports of the kernel half came late: the agent was too slow for them",
-        Loss::FinalOverwritten => "contexts ended and their last values were lost",
-        Loss::EndUnread => {
-            "times a context's memory could not be read where it may have ended: its last values \
-             are those of an earlier probe"
-        }
-        Loss::UnknownProbe => "probes fired that nobody placed",
-        // Their values are read again at the next look.
-        Loss::ReadFailed | Loss::ForeignImage | Loss::Unsettled => return None,
-    };
-    Some(GapSnapshot { pid: None, library: None, reason: format!("{count} {what}") })
-}
-
 /// The kernel's release, as `uname -r` shows it.
-#[must_use]
-pub fn kernel_release() -> String {
+fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }

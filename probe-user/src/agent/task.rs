@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+use tracing::warn;
+
 use super::{Agent, AgentOptions};
 use crate::snapshot::Snapshot;
 
@@ -26,6 +28,7 @@ type Reply = oneshot::Sender<anyhow::Result<Arc<Snapshot>>>;
 
 enum Request {
     Snapshot(Reply),
+    Scanned(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -44,6 +47,19 @@ impl AgentHandle {
         let stopped = || anyhow::anyhow!("the agent has stopped");
         self.0.send(Request::Snapshot(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Waits until every process that was met was looked into for contexts that are
+    /// idle, if they are.
+    ///
+    /// # Errors
+    ///
+    /// If the agent has stopped.
+    pub async fn scanned(&self) -> anyhow::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || anyhow::anyhow!("the agent has stopped");
+        self.0.send(Request::Scanned(reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
     }
 
     /// Removes every probe; returns when the last one is gone.
@@ -87,19 +103,29 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let _logs = forward_logs(&mut agent);
     let mut scan_at: Option<Instant> = None;
+    let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
     let stopped = loop {
+        if agent.has_looked() {
+            waiting.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
+        }
         tokio::select! {
             biased;
             request = inbox.recv() => match request {
                 Some(Request::Snapshot(reply)) => {
                     let _ = reply.send(agent.snapshot().map(Arc::new));
                 }
+                Some(Request::Scanned(reply)) => waiting.push(reply),
                 Some(Request::Stop(done)) => break Some(done),
                 None => break None,
             },
             () = readable(&events) => {
                 if agent.handle_events() && scan_at.is_none() {
                     scan_at = Some(Instant::now() + SCAN_SOON);
+                }
+            }
+            found = agent.found() => {
+                if let Err(error) = agent.take_in(&found) {
+                    warn!(error = format!("{error:#}"), "what was found in memory is not shown");
                 }
             }
             () = sleep_until(scan_at.unwrap_or_else(Instant::now)), if scan_at.is_some() => {

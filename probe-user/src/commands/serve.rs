@@ -1,5 +1,7 @@
 //! `sslsess serve`: the agent.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -14,7 +16,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; choose another with --web.listen-address")
     })?;
-    let agent = task::spawn(args.watch.agent_options(&[])).await?;
+    let agent =
+        task::spawn(args.watch.agent_options(&[], args.scan.options(&Arc::default()))).await?;
     info!("listening on http://{}", listener.local_addr()?);
     let pages = web::router(agent.clone(), args.max_context_series);
     let served = axum::serve(listener, pages)

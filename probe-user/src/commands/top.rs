@@ -60,7 +60,7 @@ pub(super) async fn run(args: TopArgs) -> anyhow::Result<()> {
         }
         None => {
             preflight::require()?;
-            Source::Here(task::spawn(args.watch.agent_options(&args.pids)).await?)
+            Source::Here(task::spawn(args.watch.agent_options(&args.pids, None)).await?)
         }
     };
     let result = tokio::select! {

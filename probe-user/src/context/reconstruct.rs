@@ -2,7 +2,7 @@
 
 use std::io;
 
-use probe_common::{BlockLayout, ContextRecord, Counter, NO_FIELD, record_flags};
+use probe_common::{BlockLayout, ContextRecord, Counter, MirroredBlock, NO_FIELD, record_flags};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{ProcessMemory, clock};
@@ -55,13 +55,25 @@ impl Observation {
     /// What the kernel half recorded.
     #[must_use]
     pub fn of_record(record: &ContextRecord, source: Source) -> Self {
+        let ContextRecord { block, flags, layout, observed_ns, .. } = record;
+        Self::of_block(block, *flags, layout, source, *observed_ns)
+    }
+
+    /// What a block says, of which the flags say what was read.
+    #[must_use]
+    pub fn of_block(
+        block: &MirroredBlock,
+        flags: u32,
+        layout: &BlockLayout,
+        source: Source,
+        at_ns: u64,
+    ) -> Self {
         Self {
-            counters: counters_of(&record.layout, &record.block.counters),
-            number: (record.flags & record_flags::NUMBER_KNOWN != 0).then_some(record.block.number),
-            references: (record.flags & record_flags::REFERENCES_KNOWN != 0)
-                .then_some(record.block.references),
+            counters: counters_of(layout, &block.counters),
+            number: (flags & record_flags::NUMBER_KNOWN != 0).then_some(block.number),
+            references: (flags & record_flags::REFERENCES_KNOWN != 0).then_some(block.references),
             source,
-            at_ns: record.observed_ns,
+            at_ns,
         }
     }
 
@@ -80,43 +92,48 @@ impl Observation {
         layout: &BlockLayout,
     ) -> io::Result<Self> {
         let at_ns = clock::monotonic_ns();
-        let mut bytes = [0; 44];
-        let mut block = [0; 11];
-        if let Some(bytes) = bytes.get_mut(..4 * usize::from(layout.count))
-            && !bytes.is_empty()
-        {
-            memory.read(pid, address.wrapping_add(u64::from(layout.counters)), bytes)?;
-        }
-        for (counter, bytes) in block.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *counter = i32::from_ne_bytes(*bytes);
-        }
-        let references = if layout.references == NO_FIELD {
-            None
-        } else {
-            let mut bytes = [0; 4];
-            memory.read(pid, address.wrapping_add(u64::from(layout.references)), &mut bytes)?;
-            Some(i32::from_ne_bytes(bytes))
-        };
-        let number = if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
-            let field = |address: u64| -> io::Result<u64> {
-                let mut bytes = [0; 8];
-                memory.read(pid, address, &mut bytes)?;
-                Ok(u64::from_ne_bytes(bytes))
-            };
-            let sessions = field(address.wrapping_add(u64::from(layout.sessions)))?;
-            // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
-            let no_hash = sessions == 0;
-            Some(if no_hash {
-                0
-            } else {
-                field(sessions.wrapping_add(u64::from(layout.num_items)))?
-            })
-        } else {
-            None
-        };
-        let counters = counters_of(layout, &block);
-        Ok(Self { counters, number, references, source: Source::Memory, at_ns })
+        let (block, flags) = read_block(memory, pid, address, layout)?;
+        Ok(Self::of_block(&block, flags, layout, Source::Memory, at_ns))
     }
+}
+
+/// Reads what an `SSL_CTX` says of itself, and which of the optional fields there
+/// are (`record_flags`): what the kernel half's `mirror.rs` reads at a probe.
+///
+/// # Errors
+///
+/// If any of it cannot be read.
+pub fn read_block(
+    memory: &dyn ProcessMemory,
+    pid: u32,
+    address: u64,
+    layout: &BlockLayout,
+) -> io::Result<(MirroredBlock, u32)> {
+    let at = |offset: u32| address.wrapping_add(u64::from(offset));
+    let mut block = MirroredBlock::default();
+    let mut flags = 0;
+    let mut bytes = [0; 44];
+    if let Some(bytes) = bytes.get_mut(..4 * usize::from(layout.count))
+        && !bytes.is_empty()
+    {
+        memory.read(pid, at(layout.counters), bytes)?;
+    }
+    for (counter, bytes) in block.counters.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *counter = i32::from_ne_bytes(*bytes);
+    }
+    if layout.references != NO_FIELD {
+        block.references = memory.read_i32(pid, at(layout.references))?;
+        flags |= record_flags::REFERENCES_KNOWN;
+    }
+    if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
+        let sessions = memory.read_u64(pid, at(layout.sessions))?;
+        // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
+        if sessions != 0 {
+            block.number = memory.read_u64(pid, sessions.wrapping_add(layout.num_items.into()))?;
+        }
+        flags |= record_flags::NUMBER_KNOWN;
+    }
+    Ok((block, flags))
 }
 
 #[cfg(test)]

@@ -140,8 +140,9 @@ pub struct Retention {
 pub struct Registry {
     live: HashMap<ContextKey, Context>,
     ended: VecDeque<Context>,
-    /// By process (pid and start): how many contexts each address had.
-    generations: HashMap<(u32, u64), HashMap<u64, u32>>,
+    /// By process (pid and start, in the ticks that both the kernel half and `/proc`
+    /// tell): how many contexts each address had.
+    generations: HashMap<(u32, Option<u64>), HashMap<u64, u32>>,
     groups: Groups,
     retention: Retention,
     forgotten: u64,
@@ -192,14 +193,6 @@ impl Registry {
             self.retire(&key, State::Freed);
         }
         let seen = Observation::of_record(record, Source::Probe);
-        let generation = self
-            .generations
-            .entry((key.tgid, record.process_start_ns))
-            .or_default()
-            .entry(key.address)
-            .or_insert(0);
-        *generation += 1;
-        let generation = *generation;
         let contradiction = contradiction(&seen);
         let Origin { mut facts, mut inherited } = origin();
         let mut counters = seen.counters;
@@ -209,6 +202,14 @@ impl Registry {
         }
         let widened = Widened::starting_at(counters);
         complete(&mut facts, record);
+        let generation = self
+            .generations
+            .entry((key.tgid, facts.start_time_ticks))
+            .or_default()
+            .entry(key.address)
+            .or_insert(0);
+        *generation += 1;
+        let generation = *generation;
         let context = Context {
             key,
             generation,
@@ -427,6 +428,24 @@ mod tests {
         seen.sort_by_key(|(generation, ..)| *generation);
         assert_eq!(seen, [(1, State::Freed, Source::Final), (2, State::Live, Source::Probe)]);
         assert_eq!(hits(&mut registry), 6);
+    }
+
+    /// The agent knows a process's start in ticks only, the kernel half in nanoseconds.
+    #[test]
+    fn a_record_of_the_agent_is_of_the_same_process_as_one_of_a_probe() {
+        let mut registry = Registry::new(Retention { ended: 10 });
+        let started = 12_345_678_901;
+        let found = ContextRecord {
+            process_start_ns: clock::start_ns(clock::start_ticks(started)),
+            ..record(1, 3)
+        };
+        registry.born(KEY, &found, facts);
+        registry.end(KEY, &found, End::Freed, facts);
+        registry.born(KEY, &ContextRecord { process_start_ns: started, ..record(2, 1) }, facts);
+        let mut seen: Vec<_> =
+            registry.all().map(|c| (c.generation, c.facts.start_time_ticks)).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [(1, Some(1234)), (2, Some(1234))]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
 use crate::image::{
-    Evidence, Family, Image, ProbeKind, ProbePoint, ReadAt,
+    Evidence, Family, FieldGap, Image, ProbeKind, ProbePoint, ReadAt,
     code::processor::Processor,
     settings::{Place, SETTINGS, Setting, SettingsLayout},
 };
@@ -26,6 +26,14 @@ pub struct Explanation {
     evidence: Vec<EvidenceFields>,
     settings_evidence: Vec<EvidenceFields>,
     witnesses: Vec<EvidenceFields>,
+    scan: ScanFields,
+    gaps: Vec<GapFields>,
+}
+
+/// What `--scan` tells an `SSL_CTX` by.
+#[derive(Debug, Serialize)]
+struct ScanFields {
+    evidence: Vec<EvidenceFields>,
     gaps: Vec<GapFields>,
 }
 
@@ -169,10 +177,11 @@ impl Explanation {
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
             settings_evidence: image.settings.evidence.iter().map(EvidenceFields::of).collect(),
             witnesses: image.learnt.witnesses.iter().map(EvidenceFields::of).collect(),
-            gaps: image
-                .gaps()
-                .map(|gap| GapFields { field: gap.field.clone(), reason: gap.reason.to_string() })
-                .collect(),
+            scan: ScanFields {
+                evidence: image.marks.evidence.iter().map(EvidenceFields::of).collect(),
+                gaps: image.marks.gaps.iter().map(GapFields::of).collect(),
+            },
+            gaps: image.gaps().map(GapFields::of).collect(),
         }
     }
 }
@@ -241,6 +250,12 @@ impl fmt::Display for ReadAtFields {
     }
 }
 
+impl GapFields {
+    fn of(gap: &FieldGap) -> Self {
+        Self { field: gap.field.clone(), reason: gap.reason.to_string() }
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_unknown =
@@ -273,6 +288,11 @@ impl fmt::Display for Explanation {
                 probe.context,
                 if probe.class == "stepped" { ", stepped" } else { "" }
             )?;
+        }
+        writeln!(f, "\nScan (--scan): what tells an SSL_CTX in memory")?;
+        self.scan.evidence.iter().try_for_each(|evidence| evidence.show(f, 22, 40))?;
+        for gap in &self.scan.gaps {
+            writeln!(f, "  {:<20} not known: {}", gap.field, gap.reason)?;
         }
         if self.gaps.is_empty() {
             return writeln!(f, "\nGaps: none");

@@ -28,3 +28,10 @@ pub fn wall_clock(monotonic: u64) -> Timestamp {
 pub fn start_ticks(start_boottime_ns: u64) -> u64 {
     start_boottime_ns / NANOSECONDS_PER_TICK
 }
+
+/// The earliest moment that `/proc/PID/stat` shows so, in nanoseconds of
+/// `CLOCK_BOOTTIME`: what a process's start is known as in user space.
+#[must_use]
+pub fn start_ns(start_time_ticks: u64) -> u64 {
+    start_time_ticks.saturating_mul(NANOSECONDS_PER_TICK)
+}

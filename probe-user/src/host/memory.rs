@@ -19,6 +19,38 @@ pub trait ProcessMemory {
     ///
     /// If any byte of it cannot be read.
     fn read(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Fills the beginning of a buffer with as much as can be read from an
+    /// address on; says how much that is, which is at least a byte.
+    ///
+    /// # Errors
+    ///
+    /// If not even the first byte can be read.
+    fn read_some(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(pid, address, buffer).map(|()| buffer.len())
+    }
+
+    /// A pointer.
+    ///
+    /// # Errors
+    ///
+    /// If any byte of it cannot be read.
+    fn read_u64(&self, pid: u32, address: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.read(pid, address, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
+    /// An `int`.
+    ///
+    /// # Errors
+    ///
+    /// If any byte of it cannot be read.
+    fn read_i32(&self, pid: u32, address: u64) -> io::Result<i32> {
+        let mut bytes = [0; 4];
+        self.read(pid, address, &mut bytes)?;
+        Ok(i32::from_ne_bytes(bytes))
+    }
 }
 
 /// Reads with `process_vm_readv`: the process is not stopped and notices nothing.
@@ -27,6 +59,12 @@ pub struct LiveMemory;
 
 impl ProcessMemory for LiveMemory {
     fn read(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let len = buffer.len();
+        let read = self.read_some(pid, address, buffer)?;
+        if read == len { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
+    }
+
+    fn read_some(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let len = buffer.len();
         let base = usize::try_from(address).map_err(io::Error::other)?;
         let pid = Pid::from_raw(pid.cast_signed());
@@ -40,6 +78,6 @@ impl ProcessMemory for LiveMemory {
             }
             other => other?,
         };
-        if read == len { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
+        if read > 0 { Ok(read) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
     }
 }

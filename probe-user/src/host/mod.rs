@@ -4,6 +4,7 @@ pub mod clock;
 pub mod container;
 pub mod discovery;
 pub mod family;
+pub mod heap;
 pub mod memory;
 pub mod process;
 pub mod recognise;
@@ -11,6 +12,7 @@ pub mod unit;
 
 pub use self::{
     discovery::{Discovery, Library, ScanGap},
+    heap::Heap,
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

@@ -255,6 +255,12 @@ impl Elf {
         self.functions.iter(&self.data)
     }
 
+    /// All functions, by the names that the file has and those from elsewhere.
+    pub fn all_functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
+        let more = self.more_functions.iter().map(|(name, symbol)| (name.as_str(), *symbol));
+        self.functions().chain(more)
+    }
+
     /// Adds names of functions that were learnt from elsewhere; one that the
     /// file itself has stays as it is.
     pub fn add_functions(&mut self, functions: impl IntoIterator<Item = (String, Symbol)>) {

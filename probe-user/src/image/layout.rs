@@ -266,7 +266,7 @@ impl<'e> Learner<'e, '_> {
     }
 
     fn references(&mut self) {
-        let result = references::learn(self.elf);
+        let result = references::learn(self.elf, "SSL_CTX");
         self.learnt.layout.references = self.settle("references", result);
     }
 
@@ -395,7 +395,7 @@ fn num_items_of_companion(
 }
 
 /// The answer, if it is a 64-bit field of the first argument and nothing else.
-fn pointer_field(what: &'static str, asked: &Asked<'_>) -> Result<(u32, Evidence), Gap> {
+pub(super) fn pointer_field(what: &'static str, asked: &Asked<'_>) -> Result<(u32, Evidence), Gap> {
     match asked.only_value() {
         Some(value @ Value::Pointer { base: Base::Field(field), offset: 0 })
             if field.base == Base::Argument(0) =>

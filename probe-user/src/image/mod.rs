@@ -13,6 +13,7 @@ pub mod increments;
 pub mod jumps;
 pub mod layout;
 mod loaded;
+pub mod marks;
 pub mod plan;
 mod proof;
 mod question;
@@ -39,6 +40,7 @@ pub use self::{
     family::Family,
     gap::{FieldGap, Gap},
     layout::{Companion, Layout, LearntLayout},
+    marks::{LearntMarks, Marks},
     plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
     settings::{LearntSettings, Setting, SettingsLayout},
 };
@@ -62,6 +64,8 @@ pub struct Image {
     pub settings: LearntSettings,
     /// Where the probes stand.
     pub plan: ProbePlan,
+    /// What tells an `SSL_CTX` in memory.
+    pub marks: LearntMarks,
 }
 
 impl Image {
@@ -103,7 +107,7 @@ impl Image {
             _ => version::of(family, elf),
         };
         let processor = elf.processor();
-        let (learnt, settings, plan) = if processor.is_read() {
+        let (learnt, settings, plan, marks) = if processor.is_read() {
             match family {
                 Some(family) => {
                     let ranges = FunctionRanges::read(elf);
@@ -111,21 +115,28 @@ impl Image {
                     let mut learnt = layout::learn(&mut functions, companion, family);
                     witness::confirm(&mut functions, companion, family, &mut learnt);
                     let mut settings = settings::learn(elf, &learnt.layout, family);
+                    let mut marks = marks::learn(elf, companion, family, &learnt.layout);
                     let evidence = learnt.evidence.iter_mut().chain(&mut settings.evidence);
+                    let evidence = evidence.chain(&mut marks.evidence);
                     evidence::name_functions(evidence, &ranges);
                     let plan = plan::plan(functions, &learnt.layout, choice);
-                    (learnt, settings, plan)
+                    (learnt, settings, plan, marks)
                 }
-                None => stripped::learn(elf, choice),
+                None => {
+                    let (learnt, settings, plan) = stripped::learn(elf, choice);
+                    let unknown = Gap::NotRecognised { what: "SSL_CTX_new" };
+                    (learnt, settings, plan, LearntMarks::unknown(unknown))
+                }
             }
         } else {
             // One gap says it of everything.
-            (unread(processor), LearntSettings::default(), ProbePlan::default())
+            let (settings, plan) = (LearntSettings::default(), ProbePlan::default());
+            (unread(processor), settings, plan, LearntMarks::default())
         };
         // Recognised without names, it is OpenSSL: its relatives are built otherwise.
         let family = family.or_else(|| learnt.layout.block().map(|_| Family::OpenSsl));
         let build_id = elf.build_id().map(str::to_owned);
-        Self { path, build_id, family, version, processor, learnt, settings, plan }
+        Self { path, build_id, family, version, processor, learnt, settings, plan, marks }
     }
 
     /// Everything that is not known: of the layout, of the plan, and of the settings.

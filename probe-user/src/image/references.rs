@@ -1,6 +1,7 @@
-//! Where an `SSL_CTX` keeps its number of references: what `SSL_CTX_up_ref` adds
-//! 1 to, itself or through a function of libcrypto. Where a linker took that away
-//! since nobody calls it, what `SSL_CTX_free` takes 1 from.
+//! Where an object keeps its number of references: what its `_up_ref` (that of an
+//! `SSL_CTX`: `SSL_CTX_up_ref`) adds 1 to, itself or through a function of
+//! libcrypto. Where a linker took that away since nobody calls it, what its
+//! `_free` takes 1 from.
 
 use std::collections::BTreeSet;
 
@@ -33,16 +34,17 @@ struct Adder {
     adds_second_argument: bool,
 }
 
-/// The offset of `references`, and what says so.
+/// The offset of `references` in objects of a type (`SSL_CTX`), and what says so.
 ///
 /// # Errors
 ///
-/// If `SSL_CTX_up_ref` does not say it.
-pub(super) fn learn(elf: &Elf) -> Result<(u32, Evidence), Gap> {
-    if elf.function("SSL_CTX_up_ref").is_none() && elf.function("SSL_CTX_free").is_some() {
-        return taken_by_free(elf);
+/// If neither function of the type says it.
+pub(super) fn learn(elf: &Elf, of: &str) -> Result<(u32, Evidence), Gap> {
+    let (up_ref, free) = (format!("{of}_up_ref"), format!("{of}_free"));
+    if elf.function(&up_ref).is_none() && elf.function(&free).is_some() {
+        return taken_by_free(elf, &up_ref, &free);
     }
-    let asked = ask(elf, "SSL_CTX_up_ref", &[Value::argument(0)], &[])?;
+    let asked = ask(elf, &up_ref, &[Value::argument(0)], &[])?;
     let mut found: Vec<(i64, String, u64)> =
         asked.answers.iter().flat_map(added_in_place).collect();
     found.extend(asked.answers.iter().flat_map(|answer| added_by_call(elf, answer)));
@@ -54,25 +56,25 @@ pub(super) fn learn(elf: &Elf) -> Result<(u32, Evidence), Gap> {
             let offset = plausible("references", *offset, 4)?;
             Ok((offset, asked.evidence("references", how, Some(*at))))
         }
-        _ => Err(asked.unexpected("one increment of an int of the SSL_CTX")),
+        _ => Err(asked.unexpected("one increment of an int of its argument")),
     }
 }
 
-fn taken_by_free(elf: &Elf) -> Result<(u32, Evidence), Gap> {
-    let trace = trace(elf, "SSL_CTX_free", &[Value::argument(0)]);
+fn taken_by_free(elf: &Elf, up_ref: &str, free: &str) -> Result<(u32, Evidence), Gap> {
+    let trace = trace(elf, free, &[Value::argument(0)]);
     let taken: BTreeSet<i64> = changed_by(&trace.changes, -1, 4).collect();
     match Vec::from_iter(taken)[..] {
         [offset] => {
             let at = trace.changes.iter().find(|c| changes_by(c, -1, 4) == Some(offset));
             let evidence = Evidence {
                 field: "references".to_owned(),
-                question: "SSL_CTX_free(arg0)".to_owned(),
+                question: format!("{free}(arg0)"),
                 answer: format!("takes 1 from u32[arg0+{offset:#x}]"),
                 read_at: at.and_then(|change| ReadAt::of(elf, change.at)),
             };
             Ok((plausible("references", offset, 4)?, evidence))
         }
-        _ => Err(Gap::NoSymbol { function: "SSL_CTX_up_ref".to_owned() }),
+        _ => Err(Gap::NoSymbol { function: up_ref.to_owned() }),
     }
 }
 

@@ -3,9 +3,23 @@
 use std::collections::BTreeMap;
 
 use aya::maps::MapError;
-use probe_common::{ContextKey, ContextRecord, Loss};
+use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
 
 use super::load::Kernel;
+
+/// "Make it if it is not there" (include/uapi/linux/bpf.h).
+const BPF_NOEXIST: u64 = 1;
+
+/// What became of a record that the agent made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// It is there.
+    Made,
+    /// There is one already.
+    Known,
+    /// There is no room for it.
+    NoRoom,
+}
 
 impl Kernel {
     /// Every record, as it is now.
@@ -59,6 +73,52 @@ impl Kernel {
         };
         absent_is_fine(self.inherited.remove(key))?;
         Ok(if share.born_ns == born_ns { share.counters } else { [0; 11] })
+    }
+
+    /// Makes the record of a context that the agent has found: from here on its end,
+    /// its process's end, forks and execs are reported as of any other.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be changed.
+    pub fn adopt_context(
+        &mut self,
+        key: &ContextKey,
+        record: &ContextRecord,
+    ) -> Result<Adopted, MapError> {
+        // First the process, as the kernel half does it: its end is looked at if it is there.
+        let made = self
+            .processes
+            .insert(key.tgid, 1, 0)
+            .and_then(|()| self.contexts.insert(key, record, BPF_NOEXIST));
+        match made {
+            Ok(()) => Ok(Adopted::Made),
+            Err(MapError::SyscallError(error)) => match error.io_error.raw_os_error() {
+                Some(nix::libc::EEXIST) => Ok(Adopted::Known),
+                Some(nix::libc::E2BIG) => Ok(Adopted::NoRoom),
+                _ => Err(MapError::SyscallError(error)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back a record that [`Self::adopt_context`] has made, unless a probe has
+    /// seen the context since, or it has ended.
+    ///
+    /// Between the look and the removal, that context would have to end, another one
+    /// be made at its address and finish a handshake: then the newer record would go.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be changed.
+    pub fn take_back_context(&mut self, key: &ContextKey, born_ns: u64) -> Result<(), MapError> {
+        let unseen = |record: ContextRecord| {
+            record.born_ns == born_ns && record.flags & record_flags::FOUND != 0
+        };
+        if self.context(key)?.is_some_and(unseen) {
+            self.forget_context(key)?;
+        }
+        Ok(())
     }
 
     /// Forgets a context that has ended.

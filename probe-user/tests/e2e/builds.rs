@@ -22,14 +22,14 @@ use crate::support::{
 };
 
 /// The files of a library: libssl, and libcrypto.
-struct Library {
-    libssl: PathBuf,
-    libcrypto: PathBuf,
+pub(crate) struct Library {
+    pub(crate) libssl: PathBuf,
+    pub(crate) libcrypto: PathBuf,
 }
 
 impl Library {
     /// A build of `cargo xtask libs`.
-    fn built(name: &str) -> Self {
+    pub(crate) fn built(name: &str) -> Self {
         let directory = target().join("libs/out").join(name);
         Self {
             libssl: file_in(&directory, "libssl.so."),

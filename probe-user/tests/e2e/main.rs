@@ -6,6 +6,7 @@ mod builds;
 mod bundled;
 mod containers;
 mod explain;
+mod idle;
 mod lifetimes;
 mod load;
 mod nginx;

@@ -28,15 +28,15 @@ use crate::support::{
 
 const WORKERS: usize = 4;
 
-struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
     exe: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     directory: TempDir,
 }
 
 impl Nginx {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (directory, exe) = private_copy("/usr/sbin/nginx");
         let port = free_port();
         let certificates = Certificates::get();
@@ -78,8 +78,12 @@ impl Nginx {
         fs::read_to_string(log).expect("nginx writes a log")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Pids of the workers.
-    fn workers(&self) -> Vec<u32> {
+    pub(crate) fn workers(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
         fs::read_to_string(path)
             .expect("nginx runs")
@@ -105,7 +109,7 @@ fn run(program: &str, args: &[&str]) -> Output {
 
 /// Requests by several curls at once, each on a connection of its own; a curl
 /// offers the sessions that it got before.
-fn requests(port: u16, name: &str, count: usize) {
+pub(crate) fn requests(port: u16, name: &str, count: usize) {
     const CURLS: usize = 4;
     let certificate = Certificates::get().certificate.display().to_string();
     let resolve = format!("{name}:{port}:127.0.0.1");
@@ -135,7 +139,7 @@ fn requests(port: u16, name: &str, count: usize) {
     assert!(lines.iter().all(|line| *line == "200 1"), "{text}");
 }
 
-fn sum(contexts: &[Value], name: &str) -> i64 {
+pub(crate) fn sum(contexts: &[Value], name: &str) -> i64 {
     contexts.iter().map(|c| c["stats"][name].as_i64().expect("it is known")).sum()
 }
 

@@ -92,6 +92,8 @@ pub struct Trace {
     pub changes: Vec<Increment>,
     /// Which instruction loaded what.
     pub loads: Loads,
+    /// What it writes to memory that is not the stack's.
+    pub stores: Vec<Store>,
 }
 
 /// A machine at the entry of a function that was called with these arguments.
@@ -211,10 +213,11 @@ impl Explorer<'_> {
         loop {
             let stopped = |why| Stopped { address: at, instruction: String::new(), why };
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
-            let known = machine.increments.len();
+            let known = (machine.increments.len(), machine.stores.len());
             machine.at = at;
             let (next, behind) = processor.step(&mut machine, self.source, at)?;
-            self.seen.changes.extend(machine.increments.since(known).cloned());
+            self.seen.changes.extend(machine.increments.since(known.0).cloned());
+            self.seen.stores.extend(machine.stores.since(known.1).cloned());
             if machine.written() > MAX_WRITTEN {
                 return Err(stopped("it writes more memory than is followed"));
             }

@@ -1,0 +1,385 @@
+//! Contexts that are found in memory (`scan`): they get a record like any other.
+//!
+//! A context can be freed between the look at it and the making of its record,
+//! when nobody is told of its end. So the agent looks once more when the record
+//! is there: from then on an end is reported. What does not hold any more is
+//! taken back, and nothing that a report says of it is believed before: the
+//! record is marked as one that no probe has seen (`record_flags::FOUND`).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use probe_common::{ContextKey, ContextRecord, record_flags};
+use tracing::{debug, info, warn};
+
+use super::{Agent, origin};
+use crate::{
+    context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
+    host::{Library, ProcessFacts, clock},
+    image::plan,
+    kernel::maps::Adopted,
+    scan::{Contested, Found, Progress, Target, Walked, Worker},
+    snapshot::GapSnapshot,
+};
+
+/// How often a record is made anew because the context changed meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// Looking for contexts in memory.
+#[derive(Clone, Debug)]
+pub struct ScanOptions {
+    /// How long one process may take.
+    pub limit: Duration,
+    /// Told how far it is.
+    pub progress: Arc<Progress>,
+}
+
+/// What is looked for, and what could not be shown of what was found.
+pub struct Idle {
+    worker: Worker,
+    limit: Duration,
+    /// The libraries that each process was looked into for.
+    met: HashMap<u32, HashSet<u32>>,
+    /// By process.
+    unshown: HashMap<u32, Vec<Unshown>>,
+    /// Contexts for which the kernel half had no room.
+    refused: u64,
+}
+
+/// Why something that may be in a process's memory is not shown.
+#[derive(Clone, Debug)]
+struct Unshown {
+    image: u32,
+    reason: String,
+    /// Resolved as soon as a probe has seen the context that owns the hash.
+    contested: Option<(Target, u64)>,
+}
+
+impl Idle {
+    /// Nothing was looked into yet.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no other thread.
+    pub fn new(options: &ScanOptions) -> std::io::Result<Self> {
+        Ok(Self {
+            worker: Worker::start(options.limit, Arc::clone(&options.progress))?,
+            limit: options.limit,
+            met: HashMap::new(),
+            unshown: HashMap::new(),
+            refused: 0,
+        })
+    }
+
+    /// Forgets a process that runs another program now.
+    pub fn executed(&mut self, pid: u32) {
+        self.met.remove(&pid);
+        self.unshown.remove(&pid);
+    }
+
+    fn note(&mut self, pid: u32, image: u32, reason: String) {
+        self.unshown.entry(pid).or_default().push(Unshown { image, reason, contested: None });
+    }
+}
+
+impl Agent {
+    /// The next process that was looked into; never, if none is to be.
+    pub async fn found(&mut self) -> Found {
+        if let Some(idle) = &mut self.idle
+            && let Some(found) = idle.worker.next().await
+        {
+            return found;
+        }
+        std::future::pending().await
+    }
+
+    /// Whether every process that was met was looked into.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        self.idle.as_ref().is_none_or(|idle| idle.worker.is_idle())
+    }
+
+    /// Has every process looked into that was not yet.
+    pub(super) fn look_into(&mut self, libraries: &[Library]) {
+        let Some(idle) = &mut self.idle else { return };
+        let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
+        idle.met.retain(|pid, _| running.contains(pid));
+        idle.unshown.retain(|pid, _| running.contains(pid));
+        for library in libraries {
+            let Some(image) = self.images.image_of(library) else { continue };
+            if !idle.met.entry(library.pid).or_default().insert(image) {
+                continue;
+            }
+            let Some(learnt) = self.images.image(image).map(|image| &image.marks) else { continue };
+            if let Some(marks) = &learnt.marks {
+                let target = Target::of(library.pid, image, library.libssl.id, marks);
+                target.into_iter().for_each(|target| idle.worker.look_into(target));
+            } else {
+                for gap in &learnt.gaps {
+                    let reason = format!("{}: {}", gap.field, gap.reason);
+                    idle.note(library.pid, image, reason);
+                }
+            }
+        }
+    }
+
+    /// Takes in what was found in a process.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read or changed.
+    pub fn take_in(&mut self, found: &Found) -> anyhow::Result<()> {
+        let Found { target, owners, looked, total, .. } = found;
+        let (pid, image) = (target.pid, target.image);
+        info!(pid, looked, total, walked = ?found.walked, took = ?found.took, contexts = owners.contexts.len(), "scanned");
+        let unfinished = match &found.walked {
+            Walked::Gone => return Ok(()),
+            Walked::All => None,
+            Walked::OutOfTime => self.idle.as_ref().map(|idle| out_of_time(found, idle.limit)),
+            Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
+        };
+        if unfinished.is_none() {
+            for address in &owners.contexts {
+                self.adopt(target, *address)?;
+            }
+            self.find_missed(found)?;
+        }
+        let Some(idle) = &mut self.idle else { return Ok(()) };
+        for address in &owners.unproven {
+            let what = "has the marks of an SSL_CTX but no cert_store, which would tell whether it \
+                        lives; it is shown when it is used";
+            idle.note(pid, image, format!("scan: what is at {address:#x} {what}"));
+        }
+        for contested in &owners.contested {
+            let unshown = Unshown {
+                image,
+                reason: claimed(contested),
+                contested: Some((target.clone(), contested.sessions)),
+            };
+            idle.unshown.entry(pid).or_default().push(unshown);
+        }
+        if let Some(reason) = unfinished {
+            idle.note(pid, image, reason);
+        }
+        Ok(())
+    }
+
+    /// Makes a record of a context that was found, and sees to it that it is right.
+    fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<()> {
+        let key = ContextKey { tgid: target.pid, pad: 0, address };
+        for _ in 0..ATTEMPTS {
+            let Some(record) = self.fresh_record(target, &key) else { return Ok(()) };
+            match self.kernel.adopt_context(&key, &record).context("cannot record a context")? {
+                // A probe has seen it.
+                Adopted::Known => return Ok(()),
+                Adopted::NoRoom => {
+                    if let Some(idle) = &mut self.idle {
+                        idle.refused += 1;
+                    }
+                    return Ok(());
+                }
+                Adopted::Made => {}
+            }
+            if self.confirm(target, &key, &record)? {
+                return Ok(());
+            }
+            let taken = self.kernel.take_back_context(&key, record.born_ns);
+            taken.context("cannot take back a record")?;
+        }
+        // It is in use: the probes see it.
+        debug!(pid = key.tgid, ctx = format!("{address:#x}"), "it changes while it is looked at");
+        Ok(())
+    }
+
+    /// What a context says of itself now; `None` if there is none (any more).
+    fn fresh_record(&self, target: &Target, key: &ContextKey) -> Option<ContextRecord> {
+        let layout = plan::block_layout(&self.images.image(target.image)?.learnt.layout)?;
+        let observed_ns = clock::monotonic_ns();
+        let (block, flags) = read_block(&*self.memory, key.tgid, key.address, &layout).ok()?;
+        let seen = Observation::of_block(&block, flags, &layout, Source::Memory, observed_ns);
+        let is = contradiction(&seen).is_none() && target.holds(&*self.memory, key.address);
+        is.then(|| ContextRecord {
+            process_start_ns: clock::start_ns(target.start_time_ticks),
+            born_ns: clock::monotonic_ns(),
+            observed_ns,
+            hits: 0,
+            block,
+            image: target.image,
+            flags: flags | record_flags::FOUND,
+            comm: comm(key.tgid),
+            layout,
+            pad: 0,
+        })
+    }
+
+    /// Whether a record that no probe made is of a context that lives and is as the
+    /// record says; then it is admitted.
+    fn confirm(
+        &mut self,
+        target: &Target,
+        key: &ContextKey,
+        made: &ContextRecord,
+    ) -> anyhow::Result<bool> {
+        let at_ns = clock::monotonic_ns();
+        let read = read_block(&*self.memory, key.tgid, key.address, &made.layout);
+        if !target.holds(&*self.memory, key.address) {
+            return Ok(false);
+        }
+        let Ok((block, flags)) = read else { return Ok(false) };
+        // An end is reported, and the record removed or marked, before anything is freed.
+        let record = self.kernel.context(key).context("cannot read the map of contexts")?;
+        let Some(record) = record.filter(|record| record.born_ns == made.born_ns) else {
+            return Ok(false);
+        };
+        if record.flags & (record_flags::ENDED | record_flags::UNSURE) != 0 {
+            return Ok(false);
+        }
+        // Another one may have come to the address before the record was made. It
+        // would have counted less, or a probe has seen it.
+        if record.flags & record_flags::FOUND != 0 && block != made.block {
+            return Ok(false);
+        }
+        self.registry.born(*key, &record, || origin(&mut self.kernel, key, &record));
+        let seen = Observation::of_block(&block, flags, &record.layout, Source::Memory, at_ns);
+        self.registry.see(key, record.born_ns, seen);
+        self.read_settings(key, &record);
+        Ok(true)
+    }
+
+    /// Whether what is told of a record may be believed: a probe has seen the
+    /// context, or the agent has said that it is one.
+    pub(super) fn is_believed(&self, key: &ContextKey, record: &ContextRecord) -> bool {
+        record.flags & record_flags::FOUND == 0
+            || self.registry.is_live(key, record.born_ns)
+            || self.registry.has_ended(key, record.born_ns)
+    }
+
+    /// A fork made a record of one that no probe has seen. Admits it if there is a
+    /// context; else it is taken back.
+    pub(super) fn admit_copy(&mut self, key: &ContextKey, record: &ContextRecord) {
+        let image = self.images.image(record.image);
+        let marks = image.and_then(|image| image.marks.marks.as_ref());
+        let target = marks
+            .zip(self.images.file(record.image))
+            .and_then(|(marks, file)| Target::of(key.tgid, record.image, file, marks));
+        let admitted = target.map_or(Ok(false), |target| self.confirm(&target, key, record));
+        let taken_back = admitted.and_then(|admitted| {
+            if admitted {
+                return Ok(());
+            }
+            Ok(self.kernel.take_back_context(key, record.born_ns)?)
+        });
+        if let Err(error) = taken_back {
+            warn!(error = format!("{error:#}"), "a context of a fork");
+        }
+    }
+
+    /// Whoever looks for contexts must find those that the probes know: the marks
+    /// would be wrong.
+    fn find_missed(&mut self, found: &Found) -> anyhow::Result<()> {
+        let Found { target, hashes, began_ns, .. } = found;
+        let old: Vec<(ContextKey, u64)> = self
+            .registry
+            .live()
+            .filter(|c| c.key.tgid == target.pid && c.image == target.image)
+            .filter(|c| c.born_ns < *began_ns)
+            .map(|context| (context.key, context.born_ns))
+            .collect();
+        for (key, born_ns) in old {
+            let hash = target.sessions_of(&*self.memory, key.address);
+            let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
+            let lives = record.is_some_and(|record| {
+                record.born_ns == born_ns
+                    && record.flags & (record_flags::ENDED | record_flags::UNSURE) == 0
+            });
+            if lives
+                && hash.is_ok_and(|hash| !hashes.contains(&hash))
+                && let Some(idle) = &mut self.idle
+            {
+                let reason = format!(
+                    "scan: it did not find {:#x}, which a probe knows: it may have missed others",
+                    key.address
+                );
+                idle.note(target.pid, target.image, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// What may be there and is not shown.
+    pub(super) fn unshown(&self) -> Vec<GapSnapshot> {
+        let Some(idle) = &self.idle else { return Vec::new() };
+        let mut gaps: Vec<GapSnapshot> = idle
+            .unshown
+            .iter()
+            .flat_map(|(pid, all)| all.iter().map(|unshown| (*pid, unshown)))
+            .filter(|(_, unshown)| !self.is_resolved(unshown))
+            .map(|(pid, unshown)| GapSnapshot {
+                pid: Some(pid),
+                library: Some(self.images.library(unshown.image).path),
+                reason: unshown.reason.clone(),
+            })
+            .collect();
+        if idle.refused > 0 {
+            let what = "contexts that the scan found are not shown: the map is full; raise \
+                        --max-contexts";
+            let reason = format!("{} {what}", idle.refused);
+            gaps.push(GapSnapshot { pid: None, library: None, reason });
+        }
+        gaps
+    }
+
+    /// Whether a context that a probe has seen owns the hash: the others that claim
+    /// it are copies.
+    fn is_resolved(&self, unshown: &Unshown) -> bool {
+        let Some((target, hash)) = &unshown.contested else { return false };
+        self.registry
+            .live()
+            .filter(|context| context.key.tgid == target.pid && context.image == target.image)
+            .any(|c| target.sessions_of(&*self.memory, c.key.address).is_ok_and(|h| h == *hash))
+    }
+}
+
+/// The name of a process's main thread, as the kernel half has it.
+fn comm(pid: u32) -> [u8; 16] {
+    let mut comm = [0; 16];
+    if let Some(name) = ProcessFacts::read(pid).comm {
+        for (byte, of_name) in comm.iter_mut().zip(name.bytes().take(15)) {
+            *byte = of_name;
+        }
+    }
+    comm
+}
+
+fn out_of_time(found: &Found, limit: Duration) -> String {
+    let limit = humantime::format_duration(limit);
+    let not_shown = match found.hashes.len() {
+        0 => String::new(),
+        found => format!(
+            "; {found} that were found are not shown, since one that was not looked at may be \
+             what they are copies of"
+        ),
+    };
+    let (looked, total) = (gib(found.looked), gib(found.total));
+    format!("scan: {looked} of {total} GiB looked at in {limit} (--scan-limit){not_shown}")
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
+}
+
+fn claimed(contested: &Contested) -> String {
+    let Contested { sessions, places, more } = contested;
+    let shown: Vec<String> = places.iter().take(4).map(|place| format!("{place:#x}")).collect();
+    let others = places.len() as u64 + more - shown.len() as u64;
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    format!(
+        "scan: {}{others} have all the marks of the SSL_CTX that owns the hash of sessions at \
+         {sessions:#x}: at most one is it, and the others are copies; it is shown when it is used",
+        shown.join(", ")
+    )
+}

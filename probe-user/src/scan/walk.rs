@@ -1,0 +1,180 @@
+//! Reads the memory of a process, and finds its contexts.
+
+use std::{
+    collections::HashSet,
+    io,
+    ops::{ControlFlow, Range},
+    time::{Duration, Instant},
+};
+
+use super::{
+    claims::{Claims, Owners},
+    target::Target,
+    worker::Progress,
+};
+use crate::host::{Heap, ProcessMemory, clock, heap};
+
+/// How much is read at a time. It stays in a processor's cache.
+const CHUNK: usize = 512 << 10;
+
+/// After how many candidates the time is looked at: each can cost a read.
+const CANDIDATES: u32 = 256;
+
+/// What of a page cannot be read is skipped with the page.
+const PAGE: u64 = 4096;
+
+/// How a walk ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Walked {
+    /// All that was there was looked at.
+    All,
+    /// The time was over.
+    OutOfTime,
+    /// The process ended.
+    Gone,
+    /// The process may not be looked at, and why.
+    Refused(String),
+}
+
+/// What was found in a process.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What was looked for.
+    pub target: Target,
+    /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub began_ns: u64,
+    /// Who owns the hashes that were found. If not all was looked at, a context
+    /// among them may be the copy of one that was not seen.
+    pub owners: Owners,
+    /// The addresses of all hashes of sessions that were found.
+    pub hashes: HashSet<u64>,
+    /// Bytes that were looked at.
+    pub looked: u64,
+    /// Bytes that there are; those of mappings that were not asked yet are not
+    /// among them.
+    pub total: u64,
+    /// How it ended.
+    pub walked: Walked,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Looks for the contexts of a process, for no longer than a time.
+#[must_use]
+pub fn walk(
+    memory: &dyn ProcessMemory,
+    target: Target,
+    limit: Duration,
+    progress: &Progress,
+) -> Found {
+    let began_ns = clock::monotonic_ns();
+    let began = Instant::now();
+    let until = began + limit;
+    let mut walk = Walk {
+        memory,
+        target: &target,
+        until,
+        progress,
+        claims: Claims::default(),
+        looked: 0,
+        total: 0,
+    };
+    let walked = match walk.all() {
+        Ok(ControlFlow::Continue(())) => Walked::All,
+        Ok(ControlFlow::Break(())) => Walked::OutOfTime,
+        Err(error) => Walked::Refused(error.to_string()),
+    };
+    let Walk { claims, looked, total, .. } = walk;
+    let walked = if target.runs() { walked } else { Walked::Gone };
+    let hashes = claims.hashes();
+    let owners = claims.decide(|place| target.judge(memory, place));
+    Found { target, began_ns, owners, hashes, looked, total, walked, took: began.elapsed() }
+}
+
+struct Walk<'w> {
+    memory: &'w dyn ProcessMemory,
+    target: &'w Target,
+    until: Instant,
+    progress: &'w Progress,
+    claims: Claims,
+    looked: u64,
+    total: u64,
+}
+
+impl Walk<'_> {
+    fn all(&mut self) -> io::Result<ControlFlow<()>> {
+        let heap = Heap::of(self.target.pid)?;
+        let mut parts = Vec::new();
+        for region in heap.regions() {
+            heap.written(region, |part| {
+                parts.extend(part);
+                Instant::now() < self.until
+            })?;
+            if Instant::now() >= self.until {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let parts = heap::joined(parts);
+        self.total = parts.iter().map(|part| part.end - part.start).sum();
+        let mut buffer = vec![0; CHUNK + self.span()];
+        for part in parts {
+            if self.part(&part, &mut buffer).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The bytes of an `SSL_CTX` that are looked at.
+    fn span(&self) -> usize {
+        let spans = self.target.patterns.iter().map(|pattern| pattern.span());
+        spans.max().unwrap_or_default().next_multiple_of(8)
+    }
+
+    /// Looks at one part. Pieces overlap, so that every context is whole in one.
+    fn part(&mut self, part: &Range<u64>, buffer: &mut [u8]) -> ControlFlow<()> {
+        let mut at = part.start;
+        while at < part.end {
+            self.progress.looked(self.looked, self.total);
+            if Instant::now() >= self.until {
+                return ControlFlow::Break(());
+            }
+            let own = (part.end - at).min(CHUNK as u64);
+            let wanted = (part.end - at).min(buffer.len() as u64) as usize;
+            match self.memory.read_some(self.target.pid, at, &mut buffer[..wanted]) {
+                Ok(read) => {
+                    self.piece(&buffer[..read], at, own)?;
+                    // A mapping that ends early has changed: go on behind what was read.
+                    let next = if read < wanted { (read as u64).min(own) } else { own };
+                    at += next;
+                    self.looked += next;
+                }
+                // It is not mapped any more, or nothing that can be read.
+                Err(_) => {
+                    at += PAGE.min(own);
+                    self.looked += PAGE.min(own);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes in the candidates of a piece that begin in its first `own` bytes.
+    fn piece(&mut self, bytes: &[u8], at: u64, own: u64) -> ControlFlow<()> {
+        let pid = self.target.pid;
+        let mut candidates = 0;
+        for pattern in &self.target.patterns {
+            for candidate in pattern.candidates(bytes, at) {
+                if candidate.address - at >= own {
+                    break;
+                }
+                self.claims.add(candidate, |hash| pattern.is_hash(self.memory, pid, hash));
+                candidates += 1;
+                if candidates % CANDIDATES == 0 && Instant::now() >= self.until {
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
