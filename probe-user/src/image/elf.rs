@@ -80,10 +80,13 @@ pub enum ElfError {
 }
 
 impl ElfError {
-    /// Whether there is no such file (any more).
+    /// Whether there is no such file (any more), or the process is gone through
+    /// which it was to be opened: that says nothing of the file.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+        let Self::Open { source, .. } = self else { return false };
+        source.kind() == std::io::ErrorKind::NotFound
+            || source.raw_os_error() == Some(nix::libc::ESRCH)
     }
 }
 
@@ -450,6 +453,19 @@ mod tests {
             file.extend(word.to_le_bytes());
         }
         Elf::parse(file).expect("it is an ELF file")
+    }
+
+    /// A process that ends while its libraries are opened must not make them refused
+    /// for all others.
+    #[test]
+    fn a_process_that_is_gone_says_nothing_of_the_file() {
+        let opening = |errno| ElfError::Open {
+            path: PathBuf::from("/proc/1/map_files/1000-2000"),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        assert!(opening(nix::libc::ESRCH).is_not_found());
+        assert!(opening(nix::libc::ENOENT).is_not_found());
+        assert!(!opening(nix::libc::EACCES).is_not_found());
     }
 
     #[test]

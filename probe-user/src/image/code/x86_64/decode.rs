@@ -198,7 +198,7 @@ fn writes(info: &InstructionInfo) -> Writes {
         (None, _) => Writes::Nothing,
         (Some(one), None) if one.index() == Register::None => {
             let width = one.memory_size().size();
-            match (general_register(one.base()), u16::try_from(width)) {
+            match (whole_register(one.base()), u16::try_from(width)) {
                 (Some(base), Ok(width)) if width > 0 => {
                     Writes::At { base, displacement: one.displacement() as i64, width }
                 }
