@@ -73,7 +73,11 @@ pub fn decode(
     for instruction in source.processor().decode(code, range.start) {
         let at = instructions.last().map_or(range.start, Instruction::end);
         let instruction = instruction.ok_or(FlowProblem::NotAnInstruction(at))?;
-        instructions.push(source.processor().undisguised(source, instruction)?);
+        instructions.push(match instruction.jump_target() {
+            // What is there is looked at when it is its turn.
+            Some(target) if range.contains(&target) => instruction,
+            _ => source.processor().undisguised(source, instruction)?,
+        });
     }
     Ok(instructions)
 }

@@ -13,6 +13,8 @@
 //!    ret
 //! ```
 
+use std::ops::Range;
+
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use super::general_register;
@@ -28,6 +30,9 @@ const TRAP: [u8; 7] = [0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9];
 /// What a thunk may begin with.
 const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 const LFENCE: &[u8] = &[0x0f, 0xae, 0xe8];
+
+/// How far such a call leads: over the trap, to where clang aligns to 16 bytes.
+const NEAR: Range<u64> = TRAP.len() as u64..64;
 
 /// What such a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,16 +102,16 @@ pub(super) fn undisguised(
         assigns: 0,
         ..instruction
     };
-    // A call that is itself one has a trap behind it, and few calls do.
-    let is_one = || source.code(instruction.end()).is_some_and(|code| code.starts_with(&TRAP));
+    let itself = |target: u64| {
+        let is_near = NEAR.contains(&target.wrapping_sub(instruction.end()));
+        is_near.then(|| at(source, instruction.address)).flatten()
+    };
     let thunk = match instruction.control {
         Control::Jump(target) => at(source, target).map(as_jump),
-        Control::Call(_) if is_one() => at(source, instruction.address).map(as_jump),
-        Control::Call(target) => match at(source, target) {
-            Some(Thunk::Jump(_)) => {
-                Some(Facts { control: Control::CallThrough(None), ..instruction })
-            }
-            _ => None,
+        Control::Call(target) => match itself(target) {
+            Some(thunk) => Some(as_jump(thunk)),
+            None => matches!(at(source, target), Some(Thunk::Jump(_)))
+                .then_some(Facts { control: Control::CallThrough(None), ..instruction }),
         },
         Control::Branch(target) => match at(source, target) {
             Some(Thunk::Jump(_)) => return Err(FlowProblem::UnknownJump(instruction.address)),
