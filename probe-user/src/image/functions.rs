@@ -51,7 +51,7 @@ impl<'e> Functions<'e> {
     pub fn get(&mut self, range: &Range<u64>) -> Option<Rc<Function>> {
         let (elf, jumps) = (self.elf, &mut self.jumps);
         let known = self.known.entry(range.start).or_insert_with(|| {
-            let outside = jumps.into_function(range);
+            let outside = jumps.into_function(range)?;
             Function::new(elf, range.clone(), outside).ok().map(Rc::new)
         });
         known.clone()

@@ -4,8 +4,10 @@
 //! is not decoded for it: what cannot jump there, as its bytes tell, is passed over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Range,
+    rc::Rc,
 };
 
 use super::{
@@ -14,6 +16,7 @@ use super::{
         instruction::{Control, Instruction},
     },
     elf::Elf,
+    pointers::Pointers,
     unwind::FunctionRanges,
 };
 
@@ -21,49 +24,79 @@ use super::{
 pub struct Jumps<'e> {
     elf: &'e Elf,
     functions: &'e FunctionRanges<'e>,
-    /// By the start of the function.
-    known: BTreeMap<u64, HashSet<u64>>,
+    pointers: OnceCell<Pointers>,
+    /// By the start of the function; `None`: there are too many to tell.
+    known: BTreeMap<u64, Option<HashSet<u64>>>,
 }
 
 impl<'e> Jumps<'e> {
     /// Nothing is looked for yet.
     #[must_use]
     pub fn new(elf: &'e Elf, functions: &'e FunctionRanges) -> Self {
-        Self { elf, functions, known: BTreeMap::new() }
+        Self { elf, functions, pointers: OnceCell::new(), known: BTreeMap::new() }
     }
 
-    /// The addresses in a function that code of another one jumps to: not its
-    /// start, where a jump is a call, unless it is a part of another function.
+    /// The addresses in a function that code of another one jumps to, or that
+    /// somebody has a pointer to: not its start, where a jump is a call, unless it
+    /// is a part of another function. `None`: the file has too much in it to tell.
     ///
     /// A function that does not decode to its end jumps nowhere, as far as is known.
-    pub fn into_function(&mut self, function: &Range<u64>) -> &HashSet<u64> {
+    pub fn into_function(&mut self, function: &Range<u64>) -> Option<&HashSet<u64>> {
         if !self.known.contains_key(&function.start) {
             self.look_for(std::slice::from_ref(function));
         }
-        self.known.entry(function.start).or_default()
+        self.known.get(&function.start)?.as_ref()
     }
 
     /// Looks for the jumps into several functions at once, which takes one pass
     /// over the file.
     pub fn look_for(&mut self, into: &[Range<u64>]) {
-        let mut into: Vec<Range<u64>> =
+        let mut ranges: Vec<Range<u64>> =
             into.iter().filter(|range| !self.known.contains_key(&range.start)).cloned().collect();
-        into.sort_unstable_by_key(|range| range.start);
-        into.dedup();
-        for function in self.possible(&into) {
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup();
+        let mut into = Into { elf: self.elf, ranges, decoded: HashMap::new() };
+        let mut targets = self.of_code(&mut into);
+        if let Some(targets) = &mut targets {
+            targets.extend(self.of_pointers(&mut into));
+            targets.retain(|target| !self.functions.is_entry(*target));
+        }
+        for range in into.ranges {
+            let within = |targets: &BTreeSet<u64>| targets.range(range.clone()).copied().collect();
+            self.known.insert(range.start, targets.as_ref().map(within));
+        }
+    }
+
+    /// Where code jumps to in some functions, but for each function's own jumps;
+    /// `None` if that is too much to look at.
+    fn of_code(&self, into: &mut Into<'_>) -> Option<BTreeSet<u64>> {
+        let mut found = Found { targets: BTreeSet::new() };
+        for function in self.possible(&into.ranges) {
             let Ok(instructions) = flow::decode(self.elf, &function) else { continue };
-            for target in self.targets(&instructions) {
-                if function.contains(&target) || self.functions.is_entry(target) {
-                    continue;
-                }
-                if let Some(range) = containing(&into, target) {
-                    self.known.entry(range.start).or_default().insert(target);
-                }
+            found.add(into, &function, &instructions)?;
+        }
+        Some(found.targets)
+    }
+
+    /// Whoever has a pointer into a function may jump there; but one that stands
+    /// in a table of the function itself is only for the jump that names the table.
+    fn of_pointers(&self, into: &mut Into<'_>) -> Vec<u64> {
+        let (Some(first), Some(last)) = (into.ranges.first(), into.ranges.last()) else {
+            return Vec::new();
+        };
+        let pointers = self.pointers.get_or_init(|| Pointers::read(self.elf));
+        let mut tables: HashMap<u64, Vec<Range<u64>>> = HashMap::new();
+        let mut targets = Vec::new();
+        for pointer in pointers.leading_into(first.start..last.end) {
+            let Some(function) = into.function(pointer.target) else { continue };
+            let tables = tables.entry(function.start).or_insert_with(|| {
+                self.elf.processor().tables(self.elf, &into.instructions(&function)).cells
+            });
+            if !tables.iter().any(|cells| cells.contains(&pointer.cell)) {
+                targets.push(pointer.target);
             }
         }
-        for range in into {
-            self.known.entry(range.start).or_default();
-        }
+        targets
     }
 
     /// The functions that may jump into one of these: all, where the bytes do
@@ -83,14 +116,59 @@ impl<'e> Jumps<'e> {
         }
         starts.into_iter().map(|(start, end)| start..end).collect()
     }
+}
 
-    fn targets(&self, instructions: &[Instruction]) -> Vec<u64> {
-        let mut targets: Vec<u64> =
-            instructions.iter().filter_map(Instruction::jump_target).collect();
-        if instructions.iter().any(|i| matches!(i.control, Control::JumpThrough(_))) {
-            targets.extend(self.elf.processor().table_targets(self.elf, instructions));
+/// The functions that are jumped into.
+struct Into<'e> {
+    elf: &'e Elf,
+    /// Sorted.
+    ranges: Vec<Range<u64>>,
+    decoded: HashMap<u64, Rc<[Instruction]>>,
+}
+
+impl Into<'_> {
+    fn function(&self, address: u64) -> Option<Range<u64>> {
+        containing(&self.ranges, address).cloned()
+    }
+
+    /// None, if the function does not decode: it is unfit for probes then.
+    fn instructions(&mut self, function: &Range<u64>) -> Rc<[Instruction]> {
+        let known = self.decoded.entry(function.start);
+        let decode = || flow::decode(self.elf, function).unwrap_or_default().into();
+        Rc::clone(known.or_insert_with(decode))
+    }
+}
+
+/// Where jumps lead.
+struct Found {
+    targets: BTreeSet<u64>,
+}
+
+impl Found {
+    /// Adds where instructions lead to from their range; `None` if that is too
+    /// much to look at.
+    fn add(
+        &mut self,
+        into: &mut Into<'_>,
+        range: &Range<u64>,
+        instructions: &[Instruction],
+    ) -> Option<()> {
+        let processor = into.elf.processor();
+        let made = |i: &Instruction| [i.jump_target(), processor.label(i)];
+        let direct = instructions.iter().flat_map(made).flatten();
+        let elsewhere = |target: &u64| !range.contains(target) && into.function(*target).is_some();
+        self.targets.extend(direct.filter(elsewhere));
+        let computes = |i: &Instruction| matches!(i.control, Control::JumpThrough(_));
+        if !instructions.iter().any(computes) {
+            return Some(());
         }
-        targets
+        let tables = processor.tables(into.elf, instructions);
+        if tables.endless {
+            return None;
+        }
+        let elsewhere = tables.targets.into_iter().filter(elsewhere).collect::<Vec<_>>();
+        self.targets.extend(elsewhere);
+        Some(())
     }
 }
 
@@ -99,4 +177,63 @@ impl<'e> Jumps<'e> {
 pub fn containing(ranges: &[Range<u64>], address: u64) -> Option<&Range<u64>> {
     let after = ranges.partition_point(|range| range.start <= address);
     ranges.get(after.checked_sub(1)?).filter(|range| range.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::specimen::{Specimen, executable, library};
+
+    /// 1000: mov 0x8(%rdi),%rax / 1004: lock addl $1,0x98(%rax) / 100c: jmp 100f /
+    /// 100e: nop / 100f: ret
+    const COUNTS: &[u8] =
+        &[0x48, 0x8b, 0x47, 0x08, 0xf0, 0x83, 0x80, 0x98, 0, 0, 0, 1, 0xeb, 0x01, 0x90, 0xc3];
+
+    fn specimen(body: &[u8]) -> Specimen {
+        ("", body.to_vec(), Vec::new())
+    }
+
+    /// What is known to lead into the first function, with another piece at 1100;
+    /// `known`: the ranges that the unwind table has besides.
+    fn into_first(first: &[u8], other: &[u8], known: &[(u64, u64)]) -> Vec<u64> {
+        let elf = library(&[specimen(first), specimen(other)]);
+        jumps_in(&elf, first, known)
+    }
+
+    fn jumps_in(elf: &Elf, first: &[u8], known: &[(u64, u64)]) -> Vec<u64> {
+        let function = 0x1000..0x1000 + first.len() as u64;
+        let mut ranges: Vec<_> = known.iter().map(|(start, end)| *start..*end).collect();
+        ranges.push(function.clone());
+        let ranges = FunctionRanges::of(&ranges);
+        let mut jumps = Jumps::new(elf, &ranges);
+        let found = jumps.into_function(&function).expect("it is little");
+        let mut found: Vec<u64> = found.iter().copied().collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn who_has_the_address_of_a_label_may_jump_there() {
+        // 1100: lea 100c(%rip),%rax / 1107: ret
+        let takes = &[0x48, 0x8d, 0x05, 0x05, 0xff, 0xff, 0xff, 0xc3];
+        assert_eq!(into_first(COUNTS, takes, &[(0x1100, 0x1108)]), [0x100c]);
+        // 1100: .quad 100c
+        let words = specimen(&0x100c_u64.to_le_bytes());
+        let elf = executable(&[specimen(COUNTS), words]);
+        assert_eq!(jumps_in(&elf, COUNTS, &[]), [0x100c]);
+    }
+
+    #[test]
+    fn what_stands_in_a_function_s_own_table_is_for_its_own_jump() {
+        // 1000: jmp *1100(,%rax,8) / 1007: nop / 1008: ret
+        let first = &[0xff, 0x24, 0xc5, 0, 0x11, 0, 0, 0x90, 0xc3];
+        let words = |words: &[u64]| {
+            specimen(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>())
+        };
+        // 1100: .quad 1007, 1008; then .quad -1, 1007 too
+        let elf = executable(&[specimen(first), words(&[0x1007, 0x1008])]);
+        assert!(jumps_in(&elf, first, &[]).is_empty());
+        let elf = executable(&[specimen(first), words(&[0x1007, 0x1008, u64::MAX, 0x1007])]);
+        assert_eq!(jumps_in(&elf, first, &[]), [0x1007]);
+    }
 }

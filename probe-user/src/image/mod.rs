@@ -15,6 +15,7 @@ pub mod layout;
 mod loaded;
 pub mod marks;
 pub mod plan;
+pub mod pointers;
 mod proof;
 mod question;
 mod references;

@@ -22,6 +22,15 @@ pub(super) fn library(functions: &[Specimen]) -> Elf {
     Elf::parse(bytes(functions)).expect("it is an ELF file")
 }
 
+/// The same as an executable that is mapped where it says, so that its pointers
+/// are words like any other.
+pub(super) fn executable(functions: &[Specimen]) -> Elf {
+    let mut file = bytes(functions);
+    // ET_EXEC.
+    file[16] = 2;
+    Elf::parse(file).expect("it is an ELF file")
+}
+
 fn bytes(functions: &[Specimen]) -> Vec<u8> {
     let mut code = Vec::new();
     let mut names = vec![0];

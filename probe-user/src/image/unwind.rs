@@ -94,6 +94,12 @@ impl<'e> FunctionRanges<'e> {
         Self { ranges: without_overlaps(ranges), entries: starts, table }
     }
 
+    /// Those of a test: each is entered at its start.
+    #[cfg(test)]
+    pub(super) fn of(ranges: &[Range<u64>]) -> Self {
+        Self { ranges: without_overlaps(ranges.to_vec()), ..Self::default() }
+    }
+
     /// Whether an address is the start of a function, as far as the unwind
     /// table tells: not of a part of one, where the frame is already set up.
     #[must_use]
@@ -163,20 +169,15 @@ fn without_overlaps(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
-    fn ranges(ranges: &[Range<u64>]) -> FunctionRanges<'static> {
-        let ranges = without_overlaps(ranges.to_vec());
-        FunctionRanges { ranges, ..FunctionRanges::default() }
-    }
-
     #[test]
     fn overlapping_ranges_are_no_witnesses() {
-        let ranges = ranges(&[0x10..0x100, 0x18..0x28, 0x30..0x40, 0x100..0x110]);
+        let ranges = FunctionRanges::of(&[0x10..0x100, 0x18..0x28, 0x30..0x40, 0x100..0x110]);
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [&(0x100..0x110)]);
     }
 
     #[test]
     fn an_address_is_found_in_its_range_only() {
-        let ranges = ranges(&[0x10..0x20, 0x30..0x40]);
+        let ranges = FunctionRanges::of(&[0x10..0x20, 0x30..0x40]);
         assert_eq!(ranges.containing(0x10), Some(0x10..0x20));
         assert_eq!(ranges.containing(0x1f), Some(0x10..0x20));
         assert_eq!(ranges.containing(0x20), None);

@@ -107,8 +107,38 @@ impl Function {
         for from in 0..function.instructions.len() {
             function.connect(from, &mut computed)?;
         }
+        if function.enter_labels(source)?
+            && let Some(&jump) = computed.first()
+        {
+            let at = function.instructions[jump].address;
+            return Err(FlowProblem::UnknownJump(at));
+        }
         function.connect_computed(&computed, source)?;
         Ok(function)
+    }
+
+    /// Where the function makes the address of a place in its own inside, whoever
+    /// has that may jump there; what jumps by a distance from there is not known.
+    /// Says whether there is one.
+    fn enter_labels(&mut self, source: &dyn CodeSource) -> Result<bool, FlowProblem> {
+        let processor = source.processor();
+        let labels: Vec<u64> = self
+            .instructions
+            .iter()
+            .filter_map(|instruction| processor.label(instruction))
+            .filter(|label| self.range.contains(label) && *label != self.range.start)
+            .collect();
+        for label in &labels {
+            self.enter(*label)?;
+        }
+        Ok(!labels.is_empty())
+    }
+
+    /// Notes that control comes to a place from code that is not looked at.
+    fn enter(&mut self, target: u64) -> Result<(), FlowProblem> {
+        let to = self.index(target).ok_or(FlowProblem::MisalignedTarget(target))?;
+        self.from_outside[to] = true;
+        Ok(())
     }
 
     /// Adds the edges of an instruction; a computed jump is left for later.
@@ -151,8 +181,7 @@ impl Function {
     /// there in a way that is not looked at.
     fn call(&mut self, target: u64) -> Result<(), FlowProblem> {
         if self.range.contains(&target) && target != self.range.start {
-            let to = self.index(target).ok_or(FlowProblem::MisalignedTarget(target))?;
-            self.from_outside[to] = true;
+            self.enter(target)?;
         }
         Ok(())
     }
@@ -167,19 +196,16 @@ impl Function {
         if jumps.is_empty() {
             return Ok(());
         }
-        let targets: Vec<u64> = source
-            .processor()
-            .table_targets(source, &self.instructions)
-            .into_iter()
-            .filter(|target| self.range.contains(target))
-            .collect();
+        let tables = source.processor().tables(source, &self.instructions);
+        let targets: Vec<u64> =
+            tables.targets.into_iter().filter(|target| self.range.contains(target)).collect();
         for &from in jumps {
             let instruction = self.instructions[from];
             if self.is_tail_call(&instruction) {
                 continue;
             }
             let too_many = jumps.len() * targets.len() > MAX_COMPUTED_EDGES;
-            if targets.is_empty() || too_many {
+            if targets.is_empty() || tables.endless || too_many {
                 return Err(FlowProblem::UnknownJump(instruction.address));
             }
             for target in &targets {
@@ -189,9 +215,10 @@ impl Function {
         Ok(())
     }
 
-    /// Whether a computed jump goes through a pointer to a function: through a
-    /// memory cell, or a register that was loaded from one. An entry of a jump
-    /// table is picked by an index, or added to something.
+    /// Whether a computed jump goes through a pointer: through a memory cell, or a
+    /// register that was loaded from one. An entry of a jump table is picked by an
+    /// index, or added to something. A pointer into this function is to a label,
+    /// where control comes from outside whatever jumps there.
     fn is_tail_call(&self, jump: &Instruction) -> bool {
         match jump.control {
             Control::JumpThrough(Through::Cell(_)) => true,
@@ -207,7 +234,7 @@ impl Function {
     fn is_loaded(&self, register: usize, at: u64, copies: usize) -> bool {
         self.reaching(register, at).into_iter().all(|origin| match origin {
             Origin::Assignment(address) => match self.at(address).map(|i| i.effect) {
-                Some(Effect::Load { .. }) => true,
+                Some(Effect::Load { width: 8, .. }) => true,
                 Some(Effect::Copy { from, .. }) => {
                     copies > 0 && self.is_loaded(from, address, copies - 1)
                 }
@@ -280,159 +307,4 @@ impl Function {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::code::{processor::Processor, x86_64::X86_64};
-
-    struct Bytes(u64, &'static [u8]);
-
-    impl CodeSource for Bytes {
-        fn processor(&self) -> &'static dyn Processor {
-            &X86_64
-        }
-        fn code(&self, address: u64) -> Option<&[u8]> {
-            self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
-        }
-        fn constant(&self, address: u64, width: usize) -> Option<u64> {
-            let bytes = self.code(address)?.get(..width)?;
-            Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-        }
-        fn import_at(&self, _: u64) -> Option<&str> {
-            None
-        }
-    }
-
-    fn function(bytes: &'static [u8], outside: &[u64]) -> Result<Function, FlowProblem> {
-        let range = 0x1000..0x1000 + bytes.len() as u64;
-        let outside = outside.iter().copied().collect();
-        Function::new(&Bytes(0x1000, bytes), range, &outside)
-    }
-
-    /// 1000: mov %rdi,%rax / 1003: test %esi,%esi / 1005: je 100a /
-    /// 1007: mov %rdx,%rax / 100a: ret
-    const FORK: &[u8] = &[0x48, 0x89, 0xf8, 0x85, 0xf6, 0x74, 0x03, 0x48, 0x89, 0xd0, 0xc3];
-
-    #[test]
-    fn both_ways_of_a_fork_reach_the_join() {
-        let function = function(FORK, &[]).expect("it decodes");
-        let origins: Vec<_> = function.reaching(0, 0x100a).into_iter().collect();
-        assert_eq!(origins, [Origin::Assignment(0x1000), Origin::Assignment(0x1007)]);
-        assert_eq!(function.reaching(7, 0x100a).into_iter().collect::<Vec<_>>(), [Origin::Entry]);
-    }
-
-    #[test]
-    fn a_jump_from_another_function_is_an_unknown_origin() {
-        let function = function(FORK, &[0x100a]).expect("it decodes");
-        assert!(function.reaching(7, 0x100a).contains(&Origin::Outside));
-        assert!(!function.reaching(7, 0x1007).contains(&Origin::Outside));
-    }
-
-    #[test]
-    fn a_jump_into_an_instruction_is_refused() {
-        // 1000: je 1003 / 1002: mov %rdi,%rax (1003 is in its middle) / 1005: ret
-        let bytes = &[0x74, 0x01, 0x48, 0x89, 0xf8, 0xc3];
-        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::MisalignedTarget(0x1003)));
-    }
-
-    #[test]
-    fn a_call_assigns_what_the_abi_lets_it_change() {
-        // 1000: call 1005 / 1005: ret
-        let function = function(&[0xe8, 0, 0, 0, 0, 0xc3], &[]).expect("it decodes");
-        assert!(function.reaching(7, 0x1005).contains(&Origin::Assignment(0x1000)));
-        assert!(!function.reaching(3, 0x1005).contains(&Origin::Assignment(0x1000)));
-    }
-
-    #[test]
-    fn a_computed_jump_that_is_no_tail_call_is_refused() {
-        // 1000: add %rdx,%rax / 1003: jmp *%rax
-        let bytes = &[0x48, 0x01, 0xd0, 0xff, 0xe0];
-        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1003)));
-    }
-
-    #[test]
-    fn a_jump_through_a_method_is_a_tail_call() {
-        // 1000: mov 0x88(%rax),%rax / 1007: jmp *%rax
-        let bytes = &[0x48, 0x8b, 0x80, 0x88, 0, 0, 0, 0xff, 0xe0];
-        assert!(function(bytes, &[]).is_ok());
-    }
-
-    #[test]
-    fn a_part_of_another_function_has_no_caller_of_its_own() {
-        let function = function(FORK, &[0x1000]).expect("it decodes");
-        assert!(function.reaching(7, 0x100a).contains(&Origin::Outside));
-    }
-
-    #[test]
-    fn a_jump_through_a_table_that_is_not_found_is_refused() {
-        // jmp *0x2000(,%rax,8)
-        let bytes = &[0xff, 0x24, 0xc5, 0x00, 0x20, 0x00, 0x00];
-        assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1000)));
-    }
-
-    /// Where a register may come from at a place of a function with something
-    /// behind it.
-    fn origins(bytes: &'static [u8], length: u64, register: usize, at: u64) -> Vec<Origin> {
-        let range = 0x1000..0x1000 + length;
-        let function = Function::new(&Bytes(0x1000, bytes), range, &HashSet::new());
-        function.expect("it is fit").reaching(register, at).into_iter().collect()
-    }
-
-    /// -mindirect-branch=thunk, gcc 12; the table and the thunk stand behind it.
-    #[test]
-    fn a_jump_through_a_thunk_leads_where_its_table_does() {
-        // 1000: lea 1015(%rip),%rdx / 1007: movslq (%rdx,%rsi,4),%rax /
-        // 100b: add %rdx,%rax / 100e: jmp 101d /
-        // 1010: mov 0x8(%rdi),%rax / 1014: ret / 1015: the table: 1010, 1014
-        // 101d: call 1029 / 1022: pause; lfence; jmp 1022 / 1029: mov %rax,(%rsp) / 102d: ret
-        let bytes = &[
-            0x48, 0x8d, 0x15, 0x0e, 0, 0, 0, 0x48, 0x63, 0x04, 0xb2, 0x48, 0x01, 0xd0, 0xeb, 0x0d,
-            0x48, 0x8b, 0x47, 0x08, 0xc3, 0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xe8,
-            0x07, 0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x48, 0x89, 0x04, 0x24, 0xc3,
-        ];
-        let either = [Origin::Assignment(0x100b), Origin::Assignment(0x1010)];
-        assert_eq!(origins(bytes, 0x15, 0, 0x1014), either);
-        // 101d: lfence; jmp *%rax
-        let mut lfence = bytes[..0x1d].to_vec();
-        lfence.extend([0x0f, 0xae, 0xe8, 0xff, 0xe0]);
-        assert_eq!(origins(lfence.leak(), 0x15, 0, 0x1014), either);
-    }
-
-    /// -mindirect-branch=thunk-inline, gcc 12; the table stands behind it.
-    #[test]
-    fn a_jump_through_a_thunk_within_leads_where_its_table_does() {
-        // 1000: lea 1024(%rip),%rdx / 1007: movslq (%rdx,%rsi,4),%rax / 100b: add %rdx,%rax /
-        // 100e: call 101a / 1013: pause; lfence; jmp 1013 / 101a: mov %rax,(%rsp) / 101e: ret
-        // 101f: mov 0x8(%rdi),%rax / 1023: ret / 1024: the table: 101f, 1023
-        let bytes = &[
-            0x48, 0x8d, 0x15, 0x1d, 0, 0, 0, 0x48, 0x63, 0x04, 0xb2, 0x48, 0x01, 0xd0, 0xe8, 0x07,
-            0, 0, 0, 0xf3, 0x90, 0x0f, 0xae, 0xe8, 0xeb, 0xf9, 0x48, 0x89, 0x04, 0x24, 0xc3, 0x48,
-            0x8b, 0x47, 0x08, 0xc3, 0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-        ];
-        let either = [Origin::Assignment(0x100b), Origin::Assignment(0x101f)];
-        assert_eq!(origins(bytes, 0x24, 0, 0x1023), either);
-    }
-
-    #[test]
-    fn a_return_to_what_was_just_stored_is_a_computed_jump() {
-        // 1000: mov %rax,(%rsp) / 1004: ret; 1000: push %rax / 1001: ret
-        let stored = &[0x48, 0x89, 0x04, 0x24, 0xc3];
-        assert_eq!(function(stored, &[]).err(), Some(FlowProblem::UnknownJump(0x1004)));
-        assert_eq!(function(&[0x50, 0xc3], &[]).err(), Some(FlowProblem::UnknownJump(0x1001)));
-    }
-
-    #[test]
-    fn what_a_function_calls_within_is_entered_from_elsewhere() {
-        // 1000: call 1006 / 1005: ret / 1006: mov %rdi,%rax / 1009: ret
-        let bytes = &[0xe8, 0x01, 0, 0, 0, 0xc3, 0x48, 0x89, 0xf8, 0xc3];
-        let function = function(bytes, &[]).expect("it decodes");
-        assert!(function.reaching(7, 0x1009).contains(&Origin::Outside));
-    }
-
-    #[test]
-    fn a_branch_to_a_thunk_is_refused() {
-        // 1000: je 1003 / 1002: ret; 1003: jmp *%rax
-        let bytes = &[0x74, 0x01, 0xc3, 0xff, 0xe0];
-        let function = Function::new(&Bytes(0x1000, bytes), 0x1000..0x1003, &HashSet::new());
-        assert_eq!(function.err(), Some(FlowProblem::UnknownJump(0x1000)));
-    }
-}
+mod tests;

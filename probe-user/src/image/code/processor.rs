@@ -77,10 +77,16 @@ pub trait Processor: Debug + Sync {
         None
     }
 
-    /// Every place that a jump table of a function may lead to, inside of it or
-    /// not: too many at times, never too few.
-    fn table_targets(&self, source: &dyn CodeSource, instructions: &[Instruction])
-    -> BTreeSet<u64>;
+    /// What the jump tables of a function say.
+    fn tables(&self, source: &dyn CodeSource, instructions: &[Instruction]) -> Tables;
+
+    /// The address that an instruction makes, if it is that of a label where it
+    /// leads into a function. `None` also where entries of tables are counted
+    /// from such addresses.
+    fn label(&self, instruction: &Instruction) -> Option<u64> {
+        let _ = instruction;
+        None
+    }
 
     /// The addresses in a piece of code at which there may be an
     /// [`Effect::Change`](super::instruction::Effect::Change) at one of these
@@ -91,8 +97,8 @@ pub trait Processor: Debug + Sync {
     }
 
     /// The addresses in a piece of code at which there may be a jump or a branch
-    /// into one of these ranges, or what makes a table's address that leads
-    /// there: too many, but never too few. `None`: only decoding tells.
+    /// into one of these ranges, or what makes an address there or that of a table
+    /// that leads there: too many, but never too few. `None`: only decoding tells.
     ///
     /// The ranges are sorted and do not overlap. What is inside of a range and
     /// jumps into the same one may be missing.
@@ -109,6 +115,20 @@ pub trait Processor: Debug + Sync {
 
     /// The instruction at the start of a piece of code, in GNU syntax.
     fn text(&self, code: &[u8], at: u64) -> String;
+}
+
+/// What the jump tables of a function say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Every place that one may lead to, inside of the function or not: too many
+    /// at times, never too few, unless it is `endless`.
+    pub targets: BTreeSet<u64>,
+    /// The memory of those that hold addresses, and that nothing but a jump names.
+    pub cells: Vec<Range<u64>>,
+    /// How many entries were read.
+    pub entries: usize,
+    /// Whether there are more than are read.
+    pub endless: bool,
 }
 
 /// A change by one of an `int` in memory, atomic, made by several instructions.
@@ -231,8 +251,8 @@ impl Processor for Unread {
         Box::new(std::iter::once(None))
     }
 
-    fn table_targets(&self, _: &dyn CodeSource, _: &[Instruction]) -> BTreeSet<u64> {
-        BTreeSet::new()
+    fn tables(&self, _: &dyn CodeSource, _: &[Instruction]) -> Tables {
+        Tables::default()
     }
 
     fn text(&self, _: &[u8], _: u64) -> String {

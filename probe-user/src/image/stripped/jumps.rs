@@ -129,7 +129,7 @@ impl<'e> Jumps<'e> {
         let mut targets: Vec<u64> =
             instructions.iter().filter_map(Instruction::jump_target).collect();
         if instructions.iter().any(|i| matches!(i.control, Control::JumpThrough(_))) {
-            targets.extend(self.elf.processor().table_targets(self.elf, instructions));
+            targets.extend(self.elf.processor().tables(self.elf, instructions).targets);
         }
         targets.retain(|target| !range.contains(target) && !self.ranges.is_entry(*target));
         targets

@@ -18,15 +18,13 @@ mod tables;
 mod tests;
 mod text;
 
-use std::collections::BTreeSet;
-
 use self::operation::{Operation, SP};
 use super::{
     CodeSource,
     flow::Function,
     instruction::Instruction,
     machine::Machine,
-    processor::{Change, Convention, Next, Processor, Stopped},
+    processor::{Change, Convention, Next, Processor, Stopped, Tables},
     value::Value,
 };
 
@@ -116,12 +114,8 @@ impl Processor for Aarch64 {
         changes::change(source, function, at)
     }
 
-    fn table_targets(
-        &self,
-        source: &dyn CodeSource,
-        instructions: &[Instruction],
-    ) -> BTreeSet<u64> {
-        tables::targets(source, instructions)
+    fn tables(&self, source: &dyn CodeSource, instructions: &[Instruction]) -> Tables {
+        Tables { targets: tables::targets(source, instructions), ..Tables::default() }
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {

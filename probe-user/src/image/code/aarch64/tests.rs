@@ -255,7 +255,7 @@ fn the_edges_of_a_table_end_where_the_index_is_checked() {
     let code = source.code(0x36a20).expect("it is there");
     let instructions: Vec<_> =
         Aarch64.decode(code, range.start).map(|i| i.expect("it decodes")).collect();
-    let targets = Aarch64.table_targets(&source, &instructions);
+    let targets = Aarch64.tables(&source, &instructions).targets;
     // Of the 116 entries, those whose code is a part of this test.
     assert_eq!(targets.into_iter().collect::<Vec<_>>(), [0x36a40, 0x36ca4]);
 }

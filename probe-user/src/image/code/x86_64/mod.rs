@@ -9,7 +9,7 @@ mod tables;
 mod tests;
 mod thunk;
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter, Register};
 
@@ -17,9 +17,9 @@ use self::thunk::Thunk;
 use super::{
     CodeSource,
     flow::FlowProblem,
-    instruction::Instruction,
+    instruction::{Effect, Instruction},
     machine::Machine,
-    processor::{Convention, Next, Processor, Stopped},
+    processor::{Convention, Next, Processor, Stopped, Tables},
 };
 
 /// The number of `%rax`, which holds what a function returns.
@@ -113,12 +113,15 @@ impl Processor for X86_64 {
         thunk::undisguised(source, instruction)
     }
 
-    fn table_targets(
-        &self,
-        source: &dyn CodeSource,
-        instructions: &[Instruction],
-    ) -> BTreeSet<u64> {
-        tables::targets(source, instructions)
+    fn tables(&self, source: &dyn CodeSource, instructions: &[Instruction]) -> Tables {
+        tables::read(source, instructions)
+    }
+
+    fn label(&self, instruction: &Instruction) -> Option<u64> {
+        match instruction.effect {
+            Effect::Address { target, .. } => Some(target),
+            _ => None,
+        }
     }
 
     fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {

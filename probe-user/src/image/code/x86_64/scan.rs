@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::{memchr_iter, memchr3_iter, memmem};
 
-use super::tables::MAX_TABLE;
+use super::tables::{self, MAX_ELSEWHERE, Table};
 use crate::image::code::CodeSource;
 
 /// How far a jump of two bytes reaches, from its start: forwards and backwards.
@@ -84,13 +84,15 @@ pub(super) fn jumps(
         }
     }
     found.extend(short_jumps(code, address, into));
-    let mut tables = Tables { source, is_hit: &is_hit };
-    // `lea table(%rip),%reg`
+    let tables = Tables { source, is_hit: &is_hit };
+    // `lea label(%rip),%reg`, or of a table of distances. One of addresses is not
+    // looked for by who makes its own: each of them is a pointer.
+    let leads_there = |made: u64| is_hit(made) || tables.lead_there(tables::distances(made));
+    let named_leads_there = |at: u64| tables.lead_there(tables::named(at));
     for at in memchr_iter(0x8d, code) {
         if code.get(at + 1).is_some_and(|mod_rm| mod_rm & 0xc7 == 5)
-            && let Some(table) = near(at + 2)
-            && (tables.distances_lead_there(table)
-                || is_cut(code, at) && tables.distances_lead_there(table & 0xffff_ffff))
+            && let Some(made) = near(at + 2)
+            && (leads_there(made) || is_cut(code, at) && leads_there(made & 0xffff_ffff))
         {
             found.push(address.wrapping_add(at as u64));
         }
@@ -99,10 +101,9 @@ pub(super) fn jumps(
     for at in memmem::find_iter(code, &[0xff, 0x24]) {
         if let Some([sib, rest @ ..]) = code.get(at + 2..)
             && sib & 0xc7 == 0xc5
-            && let Some(table) = rest.first_chunk().map(|bytes| i32::from_le_bytes(*bytes))
-            && (tables.addresses_lead_there(i64::from(table).cast_unsigned())
-                || is_cut(code, at)
-                    && tables.addresses_lead_there(u64::from(table.cast_unsigned())))
+            && let Some(named) = rest.first_chunk().map(|bytes| i32::from_le_bytes(*bytes))
+            && (named_leads_there(i64::from(named).cast_unsigned())
+                || is_cut(code, at) && named_leads_there(u64::from(named.cast_unsigned())))
         {
             found.push(address.wrapping_add(at as u64));
         }
@@ -143,26 +144,17 @@ struct Tables<'s> {
 }
 
 impl Tables<'_> {
-    /// Whether an entry of a table of 32-bit distances leads into the ranges.
-    fn distances_lead_there(&mut self, table: u64) -> bool {
-        let entry = |i: u64| {
-            let distance = self.source.constant(table.wrapping_add(i * 4), 4)? as u32;
-            Some(table.wrapping_add_signed(i64::from(distance.cast_signed())))
-        };
-        self.lead_there((0..MAX_TABLE).map_while(entry))
-    }
-
-    /// Whether an entry of a table of 64-bit addresses leads into the ranges.
-    fn addresses_lead_there(&mut self, table: u64) -> bool {
-        let entry = |i: u64| self.source.constant(table.wrapping_add(i * 8), 8);
-        self.lead_there((0..MAX_TABLE).map_while(entry))
-    }
-
-    fn lead_there(&self, mut targets: impl Iterator<Item = u64>) -> bool {
-        targets
-            .by_ref()
-            .take_while(|target| self.source.code(*target).is_some())
-            .any(|target| (self.is_hit)(target))
+    /// Whether an entry of a table leads into the ranges, or may: one that goes on
+    /// for very long may do so further behind.
+    fn lead_there(&self, table: Table) -> bool {
+        for i in 0..MAX_ELSEWHERE {
+            match table.entry(self.source, i) {
+                Some(target) if (self.is_hit)(target) => return true,
+                Some(target) if self.source.code(target).is_some() => {}
+                _ => return false,
+            }
+        }
+        true
     }
 }
 
@@ -217,8 +209,10 @@ mod tests {
             if !instructions.iter().any(|i| matches!(i.control, Control::JumpThrough(_))) {
                 continue;
             }
-            let targets = super::super::tables::targets(&elf, &instructions);
-            if targets.into_iter().any(|t| !range.contains(&t) && leads_there(t)) {
+            let targets = tables::read(&elf, &instructions).targets;
+            // Pointers to functions look like a table too.
+            let within = |t: u64| leads_there(t) && !ranges.is_entry(t);
+            if targets.into_iter().any(|t| !range.contains(&t) && within(t)) {
                 seen_tables += 1;
                 let first = jumped.partition_point(|at| *at < range.start);
                 assert!(jumped.get(first).is_some_and(|at| *at < range.end), "{range:x?}");
@@ -227,31 +221,34 @@ mod tests {
         assert!(seen_tables > 0, "a program of this size has switches");
     }
 
+    /// Bytes that are code and constants at once.
+    struct Bytes(Vec<u8>);
+    impl CodeSource for Bytes {
+        fn processor(&self) -> &'static dyn crate::image::code::processor::Processor {
+            &super::super::X86_64
+        }
+        fn code(&self, address: u64) -> Option<&[u8]> {
+            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
+        }
+        fn constant(&self, address: u64, width: usize) -> Option<u64> {
+            let bytes = self.code(address)?.get(..width)?;
+            Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        }
+        fn import_at(&self, _: u64) -> Option<&str> {
+            None
+        }
+    }
+
     #[test]
     fn jumps_and_tables_are_found_by_their_bytes() {
-        struct Bytes(&'static [u8]);
-        impl CodeSource for Bytes {
-            fn processor(&self) -> &'static dyn crate::image::code::processor::Processor {
-                &super::super::X86_64
-            }
-            fn code(&self, address: u64) -> Option<&[u8]> {
-                self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-            }
-            fn constant(&self, address: u64, width: usize) -> Option<u64> {
-                let bytes = self.code(address)?.get(..width)?;
-                Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-            }
-            fn import_at(&self, _: u64) -> Option<&str> {
-                None
-            }
-        }
         // 1000: jmp 1020 / 1005: jne 1020 / 100b: lea 1018(%rip),%rdx / 1012: jmp *%rax /
         // 1018: the table: 1022 / 101e: jmp 1020 / 1020: ret / 1022: ret
         let code: &[u8] = &[
             0xe9, 0x1b, 0, 0, 0, 0x0f, 0x85, 0x15, 0, 0, 0, 0x48, 0x8d, 0x15, 0x06, 0, 0, 0, 0xff,
             0xe0, 0x90, 0x90, 0x90, 0x90, 0x0a, 0, 0, 0, 0x90, 0x90, 0xeb, 0x00, 0xc3, 0x90, 0xc3,
         ];
-        let into = |range: Range<u64>| jumps(&Bytes(code), code, 0x1000, &[range]);
+        let source = Bytes(code.to_vec());
+        let into = |range: Range<u64>| jumps(&source, code, 0x1000, &[range]);
         let mut found = into(0x1020..0x1023);
         found.sort_unstable();
         assert_eq!(found, [0x1000, 0x1005, 0x100c, 0x101e]);
