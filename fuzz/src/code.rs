@@ -56,13 +56,16 @@ pub fn ask(processor: &'static dyn Processor, bytes: &[u8]) {
     black_box(processor.text(bytes, BASE));
 
     let end = BASE + bytes.len() as u64;
-    let outside = HashSet::from([BASE + 16]);
-    if let Ok(function) = Function::new(&source, BASE..end, &outside) {
+    // Where no instruction begins, a jump from outside makes the function unfit.
+    for outside in [HashSet::new(), HashSet::from([BASE + 16])] {
+        let Ok(function) = Function::new(&source, BASE..end, &outside) else { continue };
         for register in [0, 3, 7] {
             black_box(function.reaching(register, BASE + bytes.len() as u64 / 2));
         }
         black_box(function.only_follows(BASE, BASE + 4));
     }
+    let into = BASE + 8..BASE + 16;
+    black_box(processor.possible_jumps(&source, bytes, BASE, std::slice::from_ref(&into)));
 }
 
 fn follow(source: &Bytes<'_>, arguments: &[Value]) {

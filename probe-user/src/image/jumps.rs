@@ -2,6 +2,8 @@
 //!
 //! A function is looked at with all the rest of the file in mind, but the rest
 //! is not decoded for it: what cannot jump there, as its bytes tell, is passed over.
+//! What may jump there, and is in no function that is known or in one that does not
+//! decode, is taken for an instruction.
 
 use std::{
     cell::OnceCell,
@@ -19,6 +21,9 @@ use super::{
     pointers::Pointers,
     unwind::FunctionRanges,
 };
+
+/// Bytes of an instruction at most, of any processor.
+const LONGEST: usize = 15;
 
 /// Jumps into functions, from elsewhere in the file.
 pub struct Jumps<'e> {
@@ -39,8 +44,6 @@ impl<'e> Jumps<'e> {
     /// The addresses in a function that code of another one jumps to, or that
     /// somebody has a pointer to: not its start, where a jump is a call, unless it
     /// is a part of another function. `None`: the file has too much in it to tell.
-    ///
-    /// A function that does not decode to its end jumps nowhere, as far as is known.
     pub fn into_function(&mut self, function: &Range<u64>) -> Option<&HashSet<u64>> {
         if !self.known.contains_key(&function.start) {
             self.look_for(std::slice::from_ref(function));
@@ -71,9 +74,26 @@ impl<'e> Jumps<'e> {
     /// `None` if that is too much to look at.
     fn of_code(&self, into: &mut Into<'_>) -> Option<BTreeSet<u64>> {
         let mut found = Found { targets: BTreeSet::new() };
-        for function in self.possible(&into.ranges) {
-            let Ok(instructions) = flow::decode(self.elf, &function) else { continue };
-            found.add(into, &function, &instructions)?;
+        let candidates = self.possible(&into.ranges);
+        let mut alone = candidates.outside;
+        for (start, (end, addresses)) in candidates.functions {
+            match flow::decode(self.elf, &(start..end)) {
+                Ok(instructions) => found.add(into, &(start..end), &instructions)?,
+                Err(_) => alone.extend(addresses),
+            }
+        }
+        // What is there is not known, so that it can be an instruction; but not
+        // one that leads into the middle of another.
+        for at in alone {
+            let code = self.elf.code(at).unwrap_or_default();
+            let code = code.get(..LONGEST).unwrap_or(code);
+            let Some(instruction) = self.elf.processor().decode(code, at).next().flatten() else {
+                continue;
+            };
+            let leads = [instruction.jump_target(), self.elf.processor().label(&instruction)];
+            if leads.into_iter().flatten().all(|target| into.may_begin_at(target)) {
+                found.add(into, &(at..instruction.end()), &[instruction])?;
+            }
         }
         Some(found.targets)
     }
@@ -99,23 +119,39 @@ impl<'e> Jumps<'e> {
         targets
     }
 
-    /// The functions that may jump into one of these: all, where the bytes do
-    /// not tell.
-    fn possible(&self, into: &[Range<u64>]) -> Vec<Range<u64>> {
+    /// What may jump into one of these functions: all, where the bytes do not tell.
+    fn possible(&self, into: &[Range<u64>]) -> Candidates {
+        let mut candidates = Candidates::default();
         if into.is_empty() {
-            return Vec::new();
+            return candidates;
         }
-        let mut starts = BTreeSet::new();
         for (address, code) in self.elf.executable() {
             let processor = self.elf.processor();
             let Some(found) = processor.possible_jumps(self.elf, code, address, into) else {
-                return self.functions.iter().cloned().collect();
+                let all = self.functions.iter().map(|f| (f.start, (f.end, Vec::new()))).collect();
+                return Candidates { functions: all, outside: Vec::new() };
             };
-            let functions = found.into_iter().filter_map(|at| self.functions.containing(at));
-            starts.extend(functions.map(|function| (function.start, function.end)));
+            for at in found {
+                match self.functions.containing(at) {
+                    Some(function) => {
+                        let known = candidates.functions.entry(function.start);
+                        known.or_insert((function.end, Vec::new())).1.push(at);
+                    }
+                    None => candidates.outside.push(at),
+                }
+            }
         }
-        starts.into_iter().map(|(start, end)| start..end).collect()
+        candidates
     }
+}
+
+/// Where there may be jumps.
+#[derive(Default)]
+struct Candidates {
+    /// By the start of a function: its end, and the addresses in it.
+    functions: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// Those in no function that is known.
+    outside: Vec<u64>,
 }
 
 /// The functions that are jumped into.
@@ -136,6 +172,14 @@ impl Into<'_> {
         let known = self.decoded.entry(function.start);
         let decode = || flow::decode(self.elf, function).unwrap_or_default().into();
         Rc::clone(known.or_insert_with(decode))
+    }
+
+    /// Whether an instruction may begin at an address: not in the middle of another.
+    fn may_begin_at(&mut self, address: u64) -> bool {
+        self.function(address).is_none_or(|function| {
+            let instructions = self.instructions(&function);
+            instructions.binary_search_by_key(&address, |i| i.address).is_ok()
+        })
     }
 }
 
@@ -159,7 +203,8 @@ impl Found {
         let elsewhere = |target: &u64| !range.contains(target) && into.function(*target).is_some();
         self.targets.extend(direct.filter(elsewhere));
         let computes = |i: &Instruction| matches!(i.control, Control::JumpThrough(_));
-        if !instructions.iter().any(computes) {
+        // The jump that an instruction in the unknown belongs to is not known.
+        if instructions.len() > 1 && !instructions.iter().any(computes) {
             return Some(());
         }
         let tables = processor.tables(into.elf, instructions);
@@ -167,7 +212,9 @@ impl Found {
             return None;
         }
         let elsewhere = tables.targets.into_iter().filter(elsewhere).collect::<Vec<_>>();
-        self.targets.extend(elsewhere);
+        // What leads into the middle of an instruction is of another table, which
+        // stands behind this one.
+        self.targets.extend(elsewhere.into_iter().filter(|t| into.may_begin_at(*t)));
         Some(())
     }
 }
@@ -210,6 +257,40 @@ mod tests {
         let mut found: Vec<u64> = found.iter().copied().collect();
         found.sort_unstable();
         found
+    }
+
+    /// 1100: mov %rsi,%rax / 1103: jmp 100c
+    const FOREIGN: &[u8] = &[0x48, 0x89, 0xf0, 0xe9, 0x04, 0xff, 0xff, 0xff];
+
+    #[test]
+    fn a_jump_from_code_that_is_not_known_is_one() {
+        assert_eq!(into_first(COUNTS, FOREIGN, &[]), [0x100c]);
+        // Ranges that overlap are none.
+        assert_eq!(into_first(COUNTS, FOREIGN, &[(0x1100, 0x1108), (0x1104, 0x1108)]), [0x100c]);
+    }
+
+    #[test]
+    fn a_jump_from_a_function_that_does_not_decode_is_one() {
+        // 1108: (bad)
+        let undecodable = [FOREIGN, &[0x06]].concat();
+        assert_eq!(into_first(COUNTS, &undecodable, &[(0x1100, 0x1109)]), [0x100c]);
+    }
+
+    #[test]
+    fn what_may_be_a_jump_is_none_if_it_leads_into_an_instruction() {
+        // 1103: jmp 100d
+        let mut foreign = FOREIGN.to_vec();
+        foreign[4] = 0x05;
+        assert!(into_first(COUNTS, &foreign, &[]).is_empty());
+        // What is one for certain makes the function unfit.
+        assert_eq!(into_first(COUNTS, &foreign, &[(0x1100, 0x1108)]), [0x100d]);
+    }
+
+    #[test]
+    fn a_function_that_is_jumped_into_in_the_middle_of_an_instruction_is_unfit() {
+        let elf = library(&[specimen(COUNTS)]);
+        let unfit = flow::Function::new(&elf, 0x1000..0x1010, &HashSet::from([0x100d]));
+        assert_eq!(unfit.err(), Some(flow::FlowProblem::MisalignedTarget(0x100d)));
     }
 
     #[test]

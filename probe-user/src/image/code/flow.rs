@@ -99,10 +99,15 @@ impl Function {
         let instructions = decode(source, &range)?;
         let mut function = Self {
             predecessors: vec![Vec::new(); instructions.len()],
-            from_outside: instructions.iter().map(|i| outside.contains(&i.address)).collect(),
+            from_outside: vec![false; instructions.len()],
             instructions,
             range,
         };
+        for target in outside {
+            if function.range.contains(target) {
+                function.enter(*target)?;
+            }
+        }
         let mut computed = Vec::new();
         for from in 0..function.instructions.len() {
             function.connect(from, &mut computed)?;

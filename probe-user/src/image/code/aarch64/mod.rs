@@ -13,10 +13,13 @@ mod facts;
 mod immediate;
 mod memory;
 mod operation;
+mod scan;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod text;
+
+use std::ops::Range;
 
 use self::operation::{Operation, SP};
 use super::{
@@ -116,6 +119,16 @@ impl Processor for Aarch64 {
 
     fn tables(&self, source: &dyn CodeSource, instructions: &[Instruction]) -> Tables {
         Tables { targets: tables::targets(source, instructions), ..Tables::default() }
+    }
+
+    fn possible_jumps(
+        &self,
+        _: &dyn CodeSource,
+        code: &[u8],
+        at: u64,
+        into: &[Range<u64>],
+    ) -> Option<Vec<u64>> {
+        Some(scan::jumps(code, at, into))
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {
