@@ -22,6 +22,9 @@ use super::{
     unwind::FunctionRanges,
 };
 
+/// Entries of the tables of all functions that are read at most, in one pass.
+const MAX_ENTRIES: usize = 1 << 23;
+
 /// Bytes of an instruction at most, of any processor.
 const LONGEST: usize = 15;
 
@@ -73,7 +76,7 @@ impl<'e> Jumps<'e> {
     /// Where code jumps to in some functions, but for each function's own jumps;
     /// `None` if that is too much to look at.
     fn of_code(&self, into: &mut Into<'_>) -> Option<BTreeSet<u64>> {
-        let mut found = Found { targets: BTreeSet::new() };
+        let mut found = Found { targets: BTreeSet::new(), entries_left: MAX_ENTRIES };
         let candidates = self.possible(&into.ranges);
         let mut alone = candidates.outside;
         for (start, (end, addresses)) in candidates.functions {
@@ -186,6 +189,7 @@ impl Into<'_> {
 /// Where jumps lead.
 struct Found {
     targets: BTreeSet<u64>,
+    entries_left: usize,
 }
 
 impl Found {
@@ -208,6 +212,7 @@ impl Found {
             return Some(());
         }
         let tables = processor.tables(into.elf, instructions);
+        self.entries_left = self.entries_left.checked_sub(tables.entries)?;
         if tables.endless {
             return None;
         }

@@ -20,6 +20,9 @@ const MAX_FUNCTION: u64 = 1 << 20;
 /// Edges out of the computed jumps of one function, at most.
 const MAX_COMPUTED_EDGES: usize = 1 << 16;
 
+/// Instructions that are looked at for all computed jumps of a function, at most.
+const MAX_STEPS_BACK: usize = 1 << 24;
+
 /// Copies of a register that are followed back at most.
 const COPIES: usize = 2;
 
@@ -198,8 +201,9 @@ impl Function {
         jumps: &[usize],
         source: &dyn CodeSource,
     ) -> Result<(), FlowProblem> {
-        if jumps.is_empty() {
-            return Ok(());
+        let Some(&first) = jumps.first() else { return Ok(()) };
+        if jumps.len() * self.instructions.len() > MAX_STEPS_BACK {
+            return Err(FlowProblem::UnknownJump(self.instructions[first].address));
         }
         let tables = source.processor().tables(source, &self.instructions);
         let targets: Vec<u64> =

@@ -182,3 +182,12 @@ fn half_a_pointer_is_of_a_table() {
     let bytes = &[0x8b, 0x02, 0xff, 0xe0];
     assert_eq!(function(bytes, &[]).err(), Some(FlowProblem::UnknownJump(0x1002)));
 }
+
+#[test]
+fn a_function_full_of_computed_jumps_is_refused() {
+    // mov (%rdx),%rax; jmp *%rax, again and again
+    let bytes: &[u8] = &[0x48, 0x8b, 0x02, 0xff, 0xe0];
+    assert!(function(bytes.repeat(1000).leak(), &[]).is_ok());
+    let many = function(bytes.repeat(3000).leak(), &[]);
+    assert_eq!(many.err(), Some(FlowProblem::UnknownJump(0x1003)));
+}

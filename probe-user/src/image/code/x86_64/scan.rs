@@ -2,7 +2,7 @@
 //! than decoding, and right in one direction only. What is not found is not
 //! there; what is found may be the inside of another instruction.
 
-use std::ops::Range;
+use std::{cell::RefCell, collections::HashMap, ops::Range};
 
 use memchr::{memchr_iter, memchr3_iter, memmem};
 
@@ -14,6 +14,10 @@ const SHORT_REACH: u64 = 2 + 0x80;
 
 /// The prefix that cuts addresses to 32 bits.
 const ADDRESS_SIZE: u8 = 0x67;
+
+/// Entries of tables that are read at most in a piece of code; what names one more
+/// is taken to lead there.
+const MAX_ENTRIES: usize = 1 << 21;
 
 /// Prefixes that an instruction has at most, as far as is looked for one.
 const PREFIXES: usize = 14;
@@ -84,11 +88,17 @@ pub(super) fn jumps(
         }
     }
     found.extend(short_jumps(code, address, into));
-    let tables = Tables { source, is_hit: &is_hit };
+    let tables = RefCell::new(Tables {
+        source,
+        is_hit: &is_hit,
+        known: HashMap::new(),
+        entries_left: MAX_ENTRIES,
+    });
     // `lea label(%rip),%reg`, or of a table of distances. One of addresses is not
     // looked for by who makes its own: each of them is a pointer.
-    let leads_there = |made: u64| is_hit(made) || tables.lead_there(tables::distances(made));
-    let named_leads_there = |at: u64| tables.lead_there(tables::named(at));
+    let leads_there =
+        |made: u64| is_hit(made) || tables.borrow_mut().lead_there(tables::distances(made));
+    let named_leads_there = |at: u64| tables.borrow_mut().lead_there(tables::named(at));
     for at in memchr_iter(0x8d, code) {
         if code.get(at + 1).is_some_and(|mod_rm| mod_rm & 0xc7 == 5)
             && let Some(made) = near(at + 2)
@@ -141,26 +151,54 @@ fn short_jumps(code: &[u8], address: u64, into: &[Range<u64>]) -> Vec<u64> {
 struct Tables<'s> {
     source: &'s dyn CodeSource,
     is_hit: &'s dyn Fn(u64) -> bool,
+    /// Those that were read further than the first entry.
+    known: HashMap<Table, bool>,
+    /// What may still be read of such.
+    entries_left: usize,
 }
 
 impl Tables<'_> {
     /// Whether an entry of a table leads into the ranges, or may: one that goes on
     /// for very long may do so further behind.
-    fn lead_there(&self, table: Table) -> bool {
-        for i in 0..MAX_ELSEWHERE {
-            match table.entry(self.source, i) {
-                Some(target) if (self.is_hit)(target) => return true,
-                Some(target) if self.source.code(target).is_some() => {}
-                _ => return false,
+    fn lead_there(&mut self, table: Table) -> bool {
+        // Most of what an address is made of is no table.
+        match self.leads_there(table, 0) {
+            Some(answer) => answer,
+            None => match self.known.get(&table) {
+                Some(answer) => *answer,
+                None => {
+                    let answer = self.read(table);
+                    self.known.insert(table, answer);
+                    answer
+                }
+            },
+        }
+    }
+
+    fn read(&mut self, table: Table) -> bool {
+        for i in 1..MAX_ELSEWHERE {
+            let Some(left) = self.entries_left.checked_sub(1) else { return true };
+            self.entries_left = left;
+            if let Some(answer) = self.leads_there(table, i) {
+                return answer;
             }
         }
         true
+    }
+
+    /// Whether a table leads into the ranges, as far as one entry tells.
+    fn leads_there(&self, table: Table, entry: usize) -> Option<bool> {
+        match table.entry(self.source, entry) {
+            Some(target) if (self.is_hit)(target) => Some(true),
+            Some(target) if self.source.code(target).is_some() => None,
+            _ => Some(false),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{cell::Cell, path::Path};
 
     use super::*;
     use crate::image::{
@@ -221,8 +259,8 @@ mod tests {
         assert!(seen_tables > 0, "a program of this size has switches");
     }
 
-    /// Bytes that are code and constants at once.
-    struct Bytes(Vec<u8>);
+    /// Bytes that are code and constants at once, and how often a constant was read.
+    struct Bytes(Vec<u8>, Cell<usize>);
     impl CodeSource for Bytes {
         fn processor(&self) -> &'static dyn crate::image::code::processor::Processor {
             &super::super::X86_64
@@ -231,6 +269,7 @@ mod tests {
             self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
         }
         fn constant(&self, address: u64, width: usize) -> Option<u64> {
+            self.1.set(self.1.get() + 1);
             let bytes = self.code(address)?.get(..width)?;
             Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
         }
@@ -247,12 +286,40 @@ mod tests {
             0xe9, 0x1b, 0, 0, 0, 0x0f, 0x85, 0x15, 0, 0, 0, 0x48, 0x8d, 0x15, 0x06, 0, 0, 0, 0xff,
             0xe0, 0x90, 0x90, 0x90, 0x90, 0x0a, 0, 0, 0, 0x90, 0x90, 0xeb, 0x00, 0xc3, 0x90, 0xc3,
         ];
-        let source = Bytes(code.to_vec());
+        let source = Bytes(code.to_vec(), Cell::default());
         let into = |range: Range<u64>| jumps(&source, code, 0x1000, &[range]);
         let mut found = into(0x1020..0x1023);
         found.sort_unstable();
         assert_eq!(found, [0x1000, 0x1005, 0x100c, 0x101e]);
         assert!(into(0x1030..0x1040).is_empty());
+    }
+
+    /// So many `lea 1000+table(%rip),%rdx`, each a table of its own or all one, and
+    /// 2048 distances of 0 behind them, which lead from each table to itself.
+    fn looked_at(count: usize, apart: bool) -> (usize, usize) {
+        let mut code = Vec::new();
+        for i in 0..count {
+            let table = 7 * count + if apart { 4 * (i % 1024) } else { 0 };
+            code.extend([0x48, 0x8d, 0x15]);
+            code.extend(((table - 7 * (i + 1)) as u32).to_le_bytes());
+        }
+        code.resize(code.len() + 8192, 0);
+        let source = Bytes(code.clone(), Cell::default());
+        let into = 0x10_0000..0x10_0010;
+        let found = jumps(&source, &code, 0x1000, std::slice::from_ref(&into));
+        (found.len(), source.1.get())
+    }
+
+    #[test]
+    fn a_table_is_read_once_whoever_names_it() {
+        let (_, reads) = looked_at(40_000, false);
+        assert!(reads < 40_000 * 4, "{reads}");
+    }
+
+    #[test]
+    fn what_is_too_much_to_read_is_taken_for_a_hit() {
+        let (found, reads) = looked_at(40_000, true);
+        assert!(found == 40_000 && reads < 2 * MAX_ENTRIES, "{found} {reads}");
     }
 
     #[test]
