@@ -1,6 +1,6 @@
 //! The functions of a file that were looked at, each decoded once.
 
-use std::{collections::HashMap, ops::Range};
+use std::{cell::OnceCell, collections::HashMap, ops::Range};
 
 use super::{
     jumps::Jumps,
@@ -9,6 +9,7 @@ use super::{
 use crate::image::{
     code::flow::{self, Function},
     elf::Elf,
+    pointers::Pointers,
     unwind::FunctionRanges,
 };
 
@@ -20,12 +21,13 @@ pub(super) struct Functions<'e> {
     pub(super) elf: &'e Elf,
     pub(super) ranges: &'e FunctionRanges<'e>,
     jumps: Option<(Range<u64>, Jumps<'e>)>,
+    pointers: OnceCell<Pointers>,
     known: HashMap<u64, Option<Function>>,
 }
 
 impl<'e> Functions<'e> {
     pub(super) fn new(elf: &'e Elf, ranges: &'e FunctionRanges<'e>) -> Self {
-        Self { elf, ranges, jumps: None, known: HashMap::new() }
+        Self { elf, ranges, jumps: None, pointers: OnceCell::new(), known: HashMap::new() }
     }
 
     /// The function, or part of one, that contains an address.
@@ -44,24 +46,27 @@ impl<'e> Functions<'e> {
         };
         let outside = self.jumps(&(first..last)).targets_in(&missing);
         for range in missing {
-            let function = Function::new(self.elf, range.clone(), &outside).ok();
+            let function = outside
+                .as_ref()
+                .and_then(|outside| Function::new(self.elf, range.clone(), outside).ok());
             self.known.insert(range.start, function);
         }
     }
 
     /// The jumps to anywhere in a piece of the file; looked for once, if the
     /// pieces are near each other.
-    fn jumps(&mut self, to: &Range<u64>) -> &Jumps<'e> {
+    fn jumps(&mut self, to: &Range<u64>) -> &mut Jumps<'e> {
         let known = self.jumps.take();
         let all = known.as_ref().map_or_else(
             || to.clone(),
             |(known, _)| known.start.min(to.start)..known.end.max(to.end),
         );
         let (elf, ranges) = (self.elf, self.ranges);
+        let pointers = self.pointers.get_or_init(|| Pointers::read(elf));
         let (_, jumps) =
             self.jumps.insert(known.filter(|(known, _)| *known == all).unwrap_or_else(|| {
                 let around = all.start.saturating_sub(AROUND)..all.end.saturating_add(AROUND);
-                let jumps = Jumps::scan(elf, ranges, &around);
+                let jumps = Jumps::scan(elf, ranges, pointers, &around);
                 (around, jumps)
             }));
         jumps
