@@ -255,6 +255,24 @@ fn what_is_handed_over_below_leaves_what_is_above() {
     assert_eq!(answers(&spilt), ["arg0"]);
 }
 
+/// Parts of functions that were outlined work on what is their caller's.
+#[test]
+fn what_is_stored_into_the_callers_frame_is_not_saved_there() {
+    let code: [&[u8]; 6] = [
+        // 1000: push %rbx / mov %rdi,%rbx / sub $8,%rsp / call 1018
+        &[0x53, 0x48, 0x89, 0xfb, 0x48, 0x83, 0xec, 8, 0xe8, 0x0b, 0, 0, 0],
+        // 100d: mov %rsp,%rdi
+        &[0x48, 0x89, 0xe7],
+        &call_outside(0x10),
+        // 1015: pop %rax / pop %rbx / ret
+        &[0x58, 0x5b, 0xc3],
+        // 1018: mov %rbx,8(%rsp) / ret
+        &[0x48, 0x89, 0x5c, 0x24, 8],
+        &[0xc3],
+    ];
+    assert_eq!(answers(&code), ["unknown"]);
+}
+
 /// gcc 12, -O0: a callee leaves the address of a variable of its own in %rdx.
 #[test]
 fn what_a_callee_had_on_the_stack_is_gone() {

@@ -5,7 +5,7 @@ use super::X86_64;
 use crate::image::code::{
     CodeSource,
     explore::{Answer, DEFAULT_BOUNDS, Stopped, called_with, explore},
-    instruction::{Control, Effect, Instruction},
+    instruction::{Control, Effect, Instruction, Writes},
     processor::Processor,
     value::Value,
 };
@@ -65,6 +65,8 @@ fn no_fact_rests_on_half_of_an_address() {
     // mov 8(%edi),%rax, and lock incl 8(%edi)
     assert_eq!(decoded(&[0x67, 0x48, 0x8b, 0x47, 8]).effect, Effect::Other);
     assert_eq!(decoded(&[0x67, 0xf0, 0xff, 0x47, 8]).effect, Effect::Other);
+    // mov %rax,8(%edi)
+    assert_eq!(decoded(&[0x67, 0x48, 0x89, 0x47, 8]).writes, Writes::Somewhere);
     // lea 0x10(%rip),%eax
     assert_eq!(decoded(&[0x8d, 0x05, 0x10, 0, 0, 0]).effect, Effect::Other);
     let whole = decoded(&[0x48, 0x8d, 0x05, 0x10, 0, 0, 0]);
