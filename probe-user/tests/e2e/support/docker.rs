@@ -87,10 +87,17 @@ impl Docker {
         }
         command.args([image, PROGRAM]);
         let oracle = Oracle::start_command(command);
+        // The program may answer before Docker says that it runs.
         let of_name = format!("name=^/{name}$");
-        let id = self.ask(&["ps", "--no-trunc", "--quiet", "--filter", &of_name]);
-        let pid = self.ask(&["inspect", "--format", "{{.State.Pid}}", name]);
-        Container { oracle, id, pid: pid.parse().expect("a pid") }
+        let id = eventually("Docker lists the container", || {
+            let id = self.ask(&["ps", "--no-trunc", "--quiet", "--filter", &of_name]);
+            (!id.is_empty()).then_some(id)
+        });
+        let pid = eventually("Docker knows the container's pid", || {
+            let pid = self.ask(&["inspect", "--format", "{{.State.Pid}}", name]);
+            pid.parse().ok().filter(|pid| *pid != 0)
+        });
+        Container { oracle, id, pid }
     }
 
     fn ask(&self, args: &[&str]) -> String {
