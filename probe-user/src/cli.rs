@@ -58,6 +58,10 @@ pub struct WatchArgs {
     /// counting the others.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub max_ended: usize,
+    /// How long no process must have mapped a library before its probes are
+    /// removed. Short-lived programs that come again find them in place.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
+    pub release_after: Duration,
 }
 
 impl WatchArgs {
@@ -69,6 +73,7 @@ impl WatchArgs {
             plan: self.probe_plan,
             max_contexts: self.max_contexts,
             max_ended: self.max_ended,
+            release_after: self.release_after,
         }
     }
 }

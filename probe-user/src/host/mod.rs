@@ -4,13 +4,18 @@ pub mod clock;
 pub mod container;
 pub mod discovery;
 pub mod family;
+pub mod files;
+pub mod look;
+pub mod maps;
 pub mod memory;
+pub mod page_frames;
 pub mod process;
 pub mod recognise;
 pub mod unit;
 
 pub use self::{
-    discovery::{Discovery, Library, ScanGap},
+    discovery::{Discovery, News},
+    look::{Library, Look, MappedFile, ScanGap},
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
 };
@@ -28,15 +28,20 @@ use crate::support::{
 
 const WORKERS: usize = 4;
 
-struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
-    exe: PathBuf,
-    port: u16,
+    pub(crate) exe: PathBuf,
+    pub(crate) port: u16,
     directory: TempDir,
 }
 
 impl Nginx {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With the libraries of a directory, or with the system's.
+    pub(crate) fn start_with(libraries: Option<&Path>) -> Self {
         let (directory, exe) = private_copy("/usr/sbin/nginx");
         let port = free_port();
         let certificates = Certificates::get();
@@ -67,6 +72,7 @@ impl Nginx {
         fs::write(&file, config).expect("a configuration");
         let mut command = Command::new(&exe);
         command.arg("-c").arg(&file).arg("-p").arg(directory.path());
+        command.envs(libraries.map(|directory| ("LD_LIBRARY_PATH", directory)));
         let nginx = Self { child: spawn(command), exe, port, directory };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         nginx
@@ -79,13 +85,27 @@ impl Nginx {
     }
 
     /// Pids of the workers.
-    fn workers(&self) -> Vec<u32> {
+    pub(crate) fn workers(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
         fs::read_to_string(path)
             .expect("nginx runs")
             .split_whitespace()
             .map(|pid| pid.parse().expect("a pid"))
             .collect()
+    }
+
+    /// Asks for new workers, and waits until they have replaced the old ones.
+    pub(crate) fn reload(&self) {
+        let old = self.workers();
+        self.signal(Signal::SIGHUP);
+        eventually("new workers replace the old ones", || {
+            let now = self.workers();
+            (now.len() == WORKERS && now.iter().all(|pid| !old.contains(pid))).then_some(())
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("nginx runs");
     }
 }
 
@@ -105,7 +125,7 @@ fn run(program: &str, args: &[&str]) -> Output {
 
 /// Requests by several curls at once, each on a connection of its own; a curl
 /// offers the sessions that it got before.
-fn requests(port: u16, name: &str, count: usize) {
+pub(crate) fn requests(port: u16, name: &str, count: usize) {
     const CURLS: usize = 4;
     let certificate = Certificates::get().certificate.display().to_string();
     let resolve = format!("{name}:{port}:127.0.0.1");
@@ -135,7 +155,7 @@ fn requests(port: u16, name: &str, count: usize) {
     assert!(lines.iter().all(|line| *line == "200 1"), "{text}");
 }
 
-fn sum(contexts: &[Value], name: &str) -> i64 {
+pub(crate) fn sum(contexts: &[Value], name: &str) -> i64 {
     contexts.iter().map(|c| c["stats"][name].as_i64().expect("it is known")).sum()
 }
 
@@ -184,12 +204,7 @@ fn totals_survive_a_reload() {
     agent.wait_until_attached();
     let series = format!("openssl_sess_accept_good_total{{exe=\"{}\"}}", nginx.exe.display());
     requests(nginx.port, "a.test", 400);
-    let old = nginx.workers();
-    kill(Pid::from_raw(nginx.child.id().cast_signed()), Signal::SIGHUP).expect("nginx runs");
-    eventually("new workers replace the old ones", || {
-        let now = nginx.workers();
-        (now.len() == WORKERS && now.iter().all(|pid| !old.contains(pid))).then_some(())
-    });
+    nginx.reload();
     requests(nginx.port, "b.test", 300);
     assert_eq!(agent.metric(&series), Some(700.0));
 }

@@ -61,6 +61,7 @@ fn freed_during_a_look(before_the_read: bool) {
         plan: PlanChoice::Auto,
         max_contexts: 1024,
         max_ended: 1024,
+        release_after: std::time::Duration::from_secs(60),
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");
     let told = {
