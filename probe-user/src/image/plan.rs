@@ -263,6 +263,10 @@ impl Planner<'_> {
     /// Whether all these increments are OpenSSL's: as many, on the contexts and in
     /// the functions of the sources. If not, each can be something else's.
     fn agree(&mut self, sites: &[(Counter, Vec<&IncrementSite>)]) -> bool {
+        // Told by their number alone, which costs no look at a function for each.
+        if sites.iter().any(|(counter, sites)| sites.len() > sources::in_the_sources(*counter)) {
+            return false;
+        }
         let layout = self.layout;
         let mut changes = Vec::new();
         for site in sites.iter().flat_map(|(_, sites)| sites) {
