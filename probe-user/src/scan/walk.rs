@@ -118,7 +118,7 @@ impl Walk<'_> {
         self.total = parts.iter().map(|part| part.end - part.start).sum();
         let mut buffer = vec![0; CHUNK + self.span()];
         for part in parts {
-            if self.part(&part, &mut buffer).is_break() {
+            if self.part(&part, &mut buffer)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -132,23 +132,26 @@ impl Walk<'_> {
     }
 
     /// Looks at one part. Pieces overlap, so that every context is whole in one.
-    fn part(&mut self, part: &Range<u64>, buffer: &mut [u8]) -> ControlFlow<()> {
+    fn part(&mut self, part: &Range<u64>, buffer: &mut [u8]) -> io::Result<ControlFlow<()>> {
         let mut at = part.start;
         while at < part.end {
             self.progress.looked(self.looked, self.total);
             if Instant::now() >= self.until {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             let own = (part.end - at).min(CHUNK as u64);
             let wanted = (part.end - at).min(buffer.len() as u64) as usize;
             match self.memory.read_some(self.target.pid, at, &mut buffer[..wanted]) {
                 Ok(read) => {
-                    self.piece(&buffer[..read], at, own)?;
+                    if self.piece(&buffer[..read], at, own).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
                     // A mapping that ends early has changed: go on behind what was read.
                     let next = if read < wanted { (read as u64).min(own) } else { own };
                     at += next;
                     self.looked += next;
                 }
+                Err(error) if is_of_all(&error) => return Err(error),
                 // It is not mapped any more, or nothing that can be read.
                 Err(_) => {
                     at += PAGE.min(own);
@@ -156,7 +159,7 @@ impl Walk<'_> {
                 }
             }
         }
-        ControlFlow::Continue(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Takes in the candidates of a piece that begin in its first `own` bytes.
@@ -176,5 +179,41 @@ impl Walk<'_> {
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Whether what failed at one address fails at all: the process may not be looked
+/// at, or is gone.
+fn is_of_all(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+        || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{host::ProcessFacts, scan::pattern::tests::pattern};
+
+    /// Fails with an error, whatever is read.
+    struct Failing(i32);
+
+    impl ProcessMemory for Failing {
+        fn read(&self, _: u32, _: u64, _: &mut [u8]) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(self.0))
+        }
+    }
+
+    fn walked(errno: i32) -> Walked {
+        let pid = std::process::id();
+        let start_time_ticks = ProcessFacts::read(pid).start_time_ticks.expect("it runs");
+        let target = Target { pid, start_time_ticks, image: 1, patterns: vec![pattern()] };
+        walk(&Failing(errno), target, Duration::from_secs(300), &Progress::default()).walked
+    }
+
+    /// Nothing was found where nothing could be read: that must not look the same.
+    #[test]
+    fn memory_that_may_not_be_read_was_not_looked_at() {
+        assert!(matches!(walked(nix::libc::EPERM), Walked::Refused(_)));
+        assert_eq!(walked(nix::libc::EFAULT), Walked::All, "a mapping that is gone");
     }
 }
