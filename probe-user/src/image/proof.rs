@@ -182,24 +182,7 @@ mod tests {
     use probe_common::Counter;
 
     use super::*;
-    use crate::image::code::{CodeSource, processor::Processor, x86_64::X86_64};
-
-    struct Bytes(&'static [u8]);
-
-    impl CodeSource for Bytes {
-        fn processor(&self) -> &'static dyn Processor {
-            &X86_64
-        }
-        fn code(&self, address: u64) -> Option<&[u8]> {
-            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-        }
-        fn constant(&self, _: u64, _: usize) -> Option<u64> {
-            None
-        }
-        fn import_at(&self, _: u64) -> Option<&str> {
-            None
-        }
-    }
+    use crate::image::code::specimen::Bytes;
 
     const RAX: usize = 0;
 
@@ -208,7 +191,7 @@ mod tests {
     fn at(bytes: &'static [u8], increment: u64, at: u64, agree: bool) -> Option<Argument> {
         let range = 0x1000..0x1000 + bytes.len() as u64;
         let function =
-            Function::new(&Bytes(bytes), range.clone(), &HashSet::new()).expect("it decodes");
+            Function::new(&Bytes::new(bytes), range.clone(), &HashSet::new()).expect("it decodes");
         let site = IncrementSite {
             counter: Counter::Misses,
             amount: 1,

@@ -1,37 +1,17 @@
 //! Tests: whatever the code is, following it ends soon and needs little memory.
 
 use super::{
-    CodeSource,
     explore::{DEFAULT_BOUNDS, Stopped, called_with, explore},
-    processor::Processor,
+    processor::Processor as _,
+    specimen::Bytes,
     value::Value,
     x86_64::X86_64,
 };
 
-struct Bytes(Vec<u8>);
-
-impl CodeSource for Bytes {
-    fn processor(&self) -> &'static dyn Processor {
-        &X86_64
-    }
-
-    fn code(&self, address: u64) -> Option<&[u8]> {
-        self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-    }
-
-    fn constant(&self, _: u64, _: usize) -> Option<u64> {
-        None
-    }
-
-    fn import_at(&self, _: u64) -> Option<&str> {
-        None
-    }
-}
-
 /// What the function at 0x1000 returns on each path.
 fn ask(code: Vec<u8>) -> Result<Vec<Value>, Stopped> {
     let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
-    let answers = explore(&Bytes(code), 0x1000, machine, DEFAULT_BOUNDS)?;
+    let answers = explore(&Bytes::new(code), 0x1000, machine, DEFAULT_BOUNDS)?;
     Ok(answers.into_iter().map(|answer| answer.value).collect())
 }
 

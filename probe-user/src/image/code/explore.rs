@@ -382,28 +382,11 @@ fn is_told_where_to_write(convention: &Convention, machine: &mut Machine, functi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::code::{processor::Processor, x86_64::X86_64};
-
-    struct Bytes(&'static [u8]);
-
-    impl CodeSource for Bytes {
-        fn processor(&self) -> &'static dyn Processor {
-            &X86_64
-        }
-        fn code(&self, address: u64) -> Option<&[u8]> {
-            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-        }
-        fn constant(&self, _: u64, _: usize) -> Option<u64> {
-            None
-        }
-        fn import_at(&self, _: u64) -> Option<&str> {
-            None
-        }
-    }
+    use crate::image::code::{processor::Processor as _, specimen::Bytes, x86_64::X86_64};
 
     fn traced(bytes: &'static [u8]) -> Trace {
         let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
-        trace(&Bytes(bytes), 0x1000, machine, TRACE_BOUNDS)
+        trace(&Bytes::new(bytes), 0x1000, machine, TRACE_BOUNDS)
     }
 
     /// 1000: mov 0x30(%rdi),%rcx / 1004: cmpq $0,0x30(%rdi) / 1009: je 1014 /
@@ -416,7 +399,7 @@ mod tests {
             0x50, 0x31, 0xc0, 0x58, 0xc3, 0x31, 0xc0, 0xc3,
         ];
         let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
-        let answers = explore(&Bytes(bytes), 0x1000, machine, DEFAULT_BOUNDS);
+        let answers = explore(&Bytes::new(bytes), 0x1000, machine, DEFAULT_BOUNDS);
         let mut told: Vec<(String, Option<u64>)> = answers
             .expect("it is followed")
             .iter()

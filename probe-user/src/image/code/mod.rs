@@ -26,6 +26,8 @@ pub mod loads;
 pub mod machine;
 pub mod processor;
 pub mod quotient;
+#[cfg(test)]
+pub(in crate::image) mod specimen;
 pub mod value;
 pub mod x86_64;
 

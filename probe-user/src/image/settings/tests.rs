@@ -2,28 +2,11 @@
 
 use super::*;
 use crate::image::{
-    code::{CodeSource, aarch64::Aarch64, processor::Processor, x86_64::X86_64},
+    code::{aarch64::Aarch64, processor::Processor, specimen::Bytes, x86_64::X86_64},
     question::ask_at,
 };
 
 /// Code at an address.
-struct Bytes(u64, &'static [u8], &'static dyn Processor);
-
-impl CodeSource for Bytes {
-    fn processor(&self) -> &'static dyn Processor {
-        self.2
-    }
-    fn code(&self, address: u64) -> Option<&[u8]> {
-        self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
-    }
-    fn constant(&self, _: u64, _: usize) -> Option<u64> {
-        None
-    }
-    fn import_at(&self, _: u64) -> Option<&str> {
-        None
-    }
-}
-
 /// What a function that takes the `SSL_CTX` alone says of a setting.
 fn place_of(setting: Setting, code: &'static [u8]) -> Result<Place, Gap> {
     entered_at(0, setting, code, &X86_64)
@@ -35,7 +18,7 @@ fn entered_at(
     code: &'static [u8],
     processor: &'static dyn Processor,
 ) -> Result<Place, Gap> {
-    let code = Bytes(0x1000, code, processor);
+    let code = Bytes::of(processor, code);
     let asked = ask_at(&code, "accessor", 0x1000 + entry, &[Value::argument(0)], &[])?;
     returned(setting, &asked).map(|(place, _)| place)
 }
@@ -256,8 +239,8 @@ const SET_ID_CONTEXT: &[u8] = &[
 fn the_length_of_the_session_id_context_is_where_it_is_written() {
     let arguments = [Value::argument(0), Value::argument(1), Value::Constant(SOME_LENGTH)];
     let function = "SSL_CTX_set_session_id_context";
-    let asked = ask_at(&Bytes(0x1000, SET_ID_CONTEXT, &X86_64), function, 0x1000, &arguments, &[])
-        .expect("it can be followed");
+    let code = Bytes::new(SET_ID_CONTEXT);
+    let asked = ask_at(&code, function, 0x1000, &arguments, &[]).expect("it can be followed");
     let (place, evidence) = written(Setting::SessionIdContextLength, &asked).expect("it is found");
     assert_eq!(place, Place { offset: 0x180, width: 8, divisor: 1 });
     assert_eq!(evidence.answer, "writes 4 to u64[arg0+0x180]");

@@ -1,30 +1,12 @@
 //! Flows of small functions: bytes, with their disassembly in comments.
 
 use super::*;
-use crate::image::code::{processor::Processor, x86_64::X86_64};
-
-struct Bytes(u64, &'static [u8]);
-
-impl CodeSource for Bytes {
-    fn processor(&self) -> &'static dyn Processor {
-        &X86_64
-    }
-    fn code(&self, address: u64) -> Option<&[u8]> {
-        self.1.get(usize::try_from(address.checked_sub(self.0)?).ok()?..)
-    }
-    fn constant(&self, address: u64, width: usize) -> Option<u64> {
-        let bytes = self.code(address)?.get(..width)?;
-        Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    }
-    fn import_at(&self, _: u64) -> Option<&str> {
-        None
-    }
-}
+use crate::image::code::specimen::Bytes;
 
 fn function(bytes: &'static [u8], outside: &[u64]) -> Result<Function, FlowProblem> {
     let range = 0x1000..0x1000 + bytes.len() as u64;
     let outside = outside.iter().copied().collect();
-    Function::new(&Bytes(0x1000, bytes), range, &outside)
+    Function::new(&Bytes::new(bytes), range, &outside)
 }
 
 /// 1000: mov %rdi,%rax / 1003: test %esi,%esi / 1005: je 100a /
@@ -92,7 +74,7 @@ fn a_jump_through_a_table_that_is_not_found_is_refused() {
 /// behind it.
 fn origins(bytes: &'static [u8], length: u64, register: usize, at: u64) -> Vec<Origin> {
     let range = 0x1000..0x1000 + length;
-    let function = Function::new(&Bytes(0x1000, bytes), range, &HashSet::new());
+    let function = Function::new(&Bytes::new(bytes), range, &HashSet::new());
     function.expect("it is fit").reaching(register, at).into_iter().collect()
 }
 
@@ -151,7 +133,7 @@ fn what_a_function_calls_within_is_entered_from_elsewhere() {
 fn a_branch_to_a_thunk_is_refused() {
     // 1000: je 1003 / 1002: ret; 1003: jmp *%rax
     let bytes = &[0x74, 0x01, 0xc3, 0xff, 0xe0];
-    let function = Function::new(&Bytes(0x1000, bytes), 0x1000..0x1003, &HashSet::new());
+    let function = Function::new(&Bytes::new(bytes), 0x1000..0x1003, &HashSet::new());
     assert_eq!(function.err(), Some(FlowProblem::UnknownJump(0x1000)));
 }
 

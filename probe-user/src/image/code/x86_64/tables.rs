@@ -119,25 +119,7 @@ fn is_target(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::code::{flow, processor::Processor, x86_64::X86_64};
-
-    struct Bytes(Vec<u8>);
-
-    impl CodeSource for Bytes {
-        fn processor(&self) -> &'static dyn Processor {
-            &X86_64
-        }
-        fn code(&self, address: u64) -> Option<&[u8]> {
-            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-        }
-        fn constant(&self, address: u64, width: usize) -> Option<u64> {
-            let bytes = self.code(address)?.get(..width)?;
-            Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-        }
-        fn import_at(&self, _: u64) -> Option<&str> {
-            None
-        }
-    }
+    use crate::image::code::{flow, specimen::Bytes};
 
     /// The tables of a function that has so many cases at 1002, and one at 1009.
     ///
@@ -146,7 +128,7 @@ mod tests {
         let mut bytes = vec![0xff, 0xe0, 0x48, 0x8d, 0x15, 0x01, 0, 0, 0, 0xc3];
         bytes.extend((-8_i32).to_le_bytes().repeat(cases));
         bytes.extend((-1_i32).to_le_bytes());
-        let source = Bytes(bytes);
+        let source = Bytes::new(bytes);
         let instructions = flow::decode(&source, &(0x1000..0x100a)).expect("it decodes");
         read(&source, &instructions)
     }

@@ -3,33 +3,16 @@
 
 use super::X86_64;
 use crate::image::code::{
-    CodeSource,
     explore::{Answer, DEFAULT_BOUNDS, Stopped, called_with, explore},
     instruction::{Control, Effect, Instruction, Writes},
-    processor::Processor,
+    processor::Processor as _,
+    specimen::Bytes,
     value::Value,
 };
 
-struct Bytes(&'static [u8]);
-
-impl CodeSource for Bytes {
-    fn processor(&self) -> &'static dyn Processor {
-        &X86_64
-    }
-    fn code(&self, address: u64) -> Option<&[u8]> {
-        self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-    }
-    fn constant(&self, _: u64, _: usize) -> Option<u64> {
-        None
-    }
-    fn import_at(&self, _: u64) -> Option<&str> {
-        None
-    }
-}
-
 fn ask(code: &'static [u8]) -> Result<Vec<Answer>, Stopped> {
     let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
-    explore(&Bytes(code), 0x1000, machine, DEFAULT_BOUNDS)
+    explore(&Bytes::new(code), 0x1000, machine, DEFAULT_BOUNDS)
 }
 
 /// What the function returns on each path.

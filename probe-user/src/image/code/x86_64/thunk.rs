@@ -144,34 +144,17 @@ fn at(source: &dyn CodeSource, address: u64) -> Option<Thunk> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::image::code::{
         explore::{DEFAULT_BOUNDS, called_with, explore},
-        processor::Processor,
+        processor::Processor as _,
+        specimen::Bytes,
         value::Value,
         x86_64::X86_64,
     };
 
-    struct Bytes(Vec<u8>);
-
-    impl CodeSource for Bytes {
-        fn processor(&self) -> &'static dyn Processor {
-            &X86_64
-        }
-        fn code(&self, address: u64) -> Option<&[u8]> {
-            self.0.get(usize::try_from(address.checked_sub(0x1000)?).ok()?..)
-        }
-        fn constant(&self, _: u64, _: usize) -> Option<u64> {
-            None
-        }
-        fn import_at(&self, _: u64) -> Option<&str> {
-            None
-        }
-    }
-
     fn answers(code: &[&[u8]]) -> Vec<String> {
         let machine = called_with(X86_64.convention(), &[Value::argument(0)]);
-        let answers = explore(&Bytes(code.concat()), 0x1000, machine, DEFAULT_BOUNDS);
+        let answers = explore(&Bytes::new(code.concat()), 0x1000, machine, DEFAULT_BOUNDS);
         answers.expect("it is followed").iter().map(|answer| answer.value.to_string()).collect()
     }
 
