@@ -7,6 +7,7 @@ pub mod companion;
 pub mod elf;
 mod evidence;
 pub mod family;
+mod file;
 pub mod functions;
 pub mod gap;
 pub mod increments;
