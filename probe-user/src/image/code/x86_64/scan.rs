@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::HashMap, ops::Range};
 
-use memchr::{memchr_iter, memchr3_iter, memmem};
+use memchr::{memchr_iter, memmem};
 
 use super::tables::{self, MAX_ELSEWHERE, Table};
 use crate::image::code::CodeSource;
@@ -22,13 +22,27 @@ const MAX_ENTRIES: usize = 1 << 21;
 /// Prefixes that an instruction has at most, as far as is looked for one.
 const PREFIXES: usize = 14;
 
-/// `add` and `sub` of one, `inc`, `dec`, on memory at a distance from a register
-/// that is in a range: the offsets of their opcodes.
+/// The prefix that makes a change of memory atomic.
+const LOCK: u8 = 0xf0;
+
+/// Locked `add` and `sub` of one, `inc`, `dec`, on memory at a distance from a
+/// register that is in a range: the offsets of their prefixes.
 pub(super) fn changes(code: &[u8], distances: &Range<i64>) -> Vec<u64> {
-    memchr3_iter(0x81, 0x83, 0xff, code)
-        .filter(|at| is_change(code[*at], &code[at + 1..], distances))
+    memchr_iter(LOCK, code)
+        .filter(|at| {
+            let behind = &code[at + 1..];
+            let prefixes = behind.iter().take(PREFIXES).take_while(|byte| is_prefix(**byte));
+            let instruction = behind[prefixes.count()..].split_first();
+            instruction.is_some_and(|(opcode, operand)| is_change(*opcode, operand, distances))
+        })
         .map(|at| at as u64)
         .collect()
+}
+
+/// Whether a byte may stand between a prefix and the opcode: another one, or REX
+/// (Intel's manual, volume 2, sections 2.1.1 and 2.2.1).
+fn is_prefix(byte: u8) -> bool {
+    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | LOCK | 0xf2 | 0xf3)
 }
 
 /// Whether an opcode and what stands behind it changes by one (Intel's manual,
@@ -238,8 +252,8 @@ mod tests {
                 if jump.is_some_and(leads_there) {
                     assert!(is_in(&jumped, instruction), "{instruction:x?}");
                 }
-                let change = matches!(instruction.effect, Effect::Change { displacement, .. }
-                    if distances.contains(&displacement));
+                let change = matches!(instruction.effect, Effect::Change { displacement, atomic, .. }
+                    if atomic && distances.contains(&displacement));
                 if change {
                     assert!(is_in(&changed, instruction), "{instruction:x?}");
                 }
@@ -324,21 +338,24 @@ mod tests {
 
     #[test]
     fn changes_are_found_by_their_bytes() {
-        let forms: [&[u8]; 5] = [
+        let forms: [&[u8]; 6] = [
             // lock addl $1,0x8c(%rax)
             &[0xf0, 0x83, 0x80, 0x8c, 0, 0, 0, 1],
             // lock incl 0x90(%r14)
             &[0xf0, 0x41, 0xff, 0x86, 0x90, 0, 0, 0],
-            // subl $1,0x78(%r12)
-            &[0x41, 0x83, 0x6c, 0x24, 0x78, 1],
-            // addl $1,0x7c(%rdi), with an immediate of four bytes
-            &[0x81, 0x47, 0x7c, 1, 0, 0, 0],
-            // decl 0x84(%rcx)
-            &[0xff, 0x89, 0x84, 0, 0, 0],
+            // lock subl $1,0x78(%r12)
+            &[0xf0, 0x41, 0x83, 0x6c, 0x24, 0x78, 1],
+            // lock addl $1,0x7c(%rdi), with an immediate of four bytes
+            &[0xf0, 0x81, 0x47, 0x7c, 1, 0, 0, 0],
+            // lock decl 0x84(%rcx)
+            &[0xf0, 0xff, 0x89, 0x84, 0, 0, 0],
+            // xrelease lock decl %ds:0x84(%rcx)
+            &[0xf0, 0xf3, 0x3e, 0xff, 0x89, 0x84, 0, 0, 0],
         ];
         for form in forms {
-            assert_eq!(changes(form, &(0x78..0xa4)).len(), 1, "{form:x?}");
+            assert_eq!(changes(form, &(0x78..0xa4)), [0], "{form:x?}");
             assert!(changes(form, &(0xa4..0xa8)).is_empty(), "{form:x?}");
+            assert!(changes(&form[1..], &(0x78..0xa4)).is_empty(), "{form:x?} is not locked");
         }
     }
 }
