@@ -143,10 +143,12 @@ impl Elf {
         self.functions.iter(&self.data)
     }
 
-    /// All functions, by the names that the file has and those from elsewhere.
-    pub fn all_functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
-        let more = self.more_functions.iter().map(|(name, symbol)| (name.as_str(), *symbol));
-        self.functions().chain(more)
+    /// The functions whose names end like this, among the names that the file has
+    /// and those from elsewhere.
+    pub fn functions_ending_in(&self, end: &'static str) -> impl Iterator<Item = (&str, Symbol)> {
+        let more = self.more_functions.iter().filter(move |(name, _)| name.ends_with(end));
+        let more = more.map(|(name, symbol)| (name.as_str(), *symbol));
+        self.functions.ending_in(&self.data, end).chain(more)
     }
 
     /// Adds names of functions that were learnt from elsewhere; one that the
