@@ -193,7 +193,10 @@ impl Row {
 /// Something could not be made, or sslsess learnt something that is not true.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.mutate.is_some() {
-        return mutate::run(Some(&built()), args.mutate, &args.filters);
+        return [built(), directory().join("wheels")]
+            .iter()
+            .filter(|libraries| libraries.exists())
+            .try_for_each(|libraries| mutate::run(Some(libraries), args.mutate, &args.filters));
     }
     let mut rows = Row::all()?;
     let names: Vec<String> = rows.iter().map(Row::name).collect();
