@@ -62,6 +62,10 @@ pub struct WatchArgs {
     /// counting the others.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub max_ended: usize,
+    /// How long no process must have mapped a library before its probes are
+    /// removed. Short-lived programs that come again find them in place.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
+    pub release_after: Duration,
 }
 
 impl WatchArgs {
@@ -74,6 +78,7 @@ impl WatchArgs {
             max_contexts: self.max_contexts,
             max_ended: self.max_ended,
             scan,
+            release_after: self.release_after,
         }
     }
 }

@@ -231,10 +231,25 @@ pub struct Health {
     pub losses: Vec<(&'static str, u64)>,
     /// Libraries that are observed, each with the number of its probes.
     pub libraries: Vec<(LibrarySnapshot, usize)>,
+    /// How libraries are found.
+    pub discovery: DiscoveryHealth,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
     /// How often two witnesses disagreed, by what it was about.
     pub contradictions: Vec<(&'static str, u64)>,
+}
+
+/// How the agent keeps up with what processes map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiscoveryHealth {
+    /// Executable mappings that the kernel reported; `None`: it does not tell.
+    pub mappings: Option<u64>,
+    /// Reports of mappings that were lost.
+    pub lost: Option<u64>,
+    /// How often a process was looked at.
+    pub looks: u64,
+    /// Files of libraries that are held open.
+    pub held: usize,
 }
 
 /// `2026-01-01T00:00:00.000Z`: the same width always.

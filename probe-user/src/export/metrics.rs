@@ -280,17 +280,44 @@ impl SnapshotCollector {
             contradictions.with_label_values(&[of]).inc_by(*count);
         }
         self.add(&contradictions);
-        let forgotten = IntCounter::new(
-            "sslsess_contexts_forgotten_total",
-            "Ended SSL_CTXs that are not listed any more; the totals count them.",
-        )?;
-        forgotten.inc_by(health.forgotten);
-        self.add(&forgotten);
+        let counters = [
+            (
+                "sslsess_contexts_forgotten_total",
+                "Ended SSL_CTXs that are not listed any more; the totals count them.",
+                Some(health.forgotten),
+            ),
+            (
+                "sslsess_mappings_total",
+                "Executable mappings that the kernel reported.",
+                health.discovery.mappings,
+            ),
+            (
+                "sslsess_mappings_lost_total",
+                "Reports of executable mappings that were lost; every process was looked at.",
+                health.discovery.lost,
+            ),
+            (
+                "sslsess_looks_total",
+                "Times the mappings of a process were looked at.",
+                Some(health.discovery.looks),
+            ),
+        ];
+        for (name, help, value) in counters {
+            let Some(value) = value else { continue };
+            let counter = IntCounter::new(name, help)?;
+            counter.inc_by(value);
+            self.add(&counter);
+        }
         let gauges = [
             (
                 "sslsess_libraries",
                 "Library files that are observed.",
                 health.libraries.len() as i64,
+            ),
+            (
+                "sslsess_library_files",
+                "Files of libraries that are held open, observed or not.",
+                health.discovery.held as i64,
             ),
             (
                 "sslsess_gaps",

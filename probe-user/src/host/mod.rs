@@ -4,15 +4,20 @@ pub mod clock;
 pub mod container;
 pub mod discovery;
 pub mod family;
+pub mod files;
 pub mod heap;
+pub mod look;
+pub mod maps;
 pub mod memory;
+pub mod page_frames;
 pub mod process;
 pub mod recognise;
 pub mod unit;
 
 pub use self::{
-    discovery::{Discovery, Library, ScanGap},
+    discovery::{Discovery, News},
     heap::Heap,
+    look::{Library, Look, MappedFile, ScanGap},
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
-    io::Read as _,
+    io::{Read as _, Seek as _},
     ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -114,9 +114,9 @@ fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfError> {
         return Err(ElfError::TooLarge { path: path_buf(), bytes: metadata.len() });
     }
     let mut data = Vec::with_capacity(metadata.len() as usize);
-    file.by_ref()
-        .take(MAX_FILE_BYTES)
-        .read_to_end(&mut data)
+    // It may have been read before.
+    file.rewind()
+        .and_then(|()| file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut data))
         .map_err(|source| ElfError::Read { path: path_buf(), source })?;
     Ok(data)
 }

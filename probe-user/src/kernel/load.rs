@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use probe_common::{ContextKey, ContextRecord, Inheritance, ProbeSpec, names};
 use thiserror::Error;
 use tracing::{debug, warn};
@@ -95,6 +95,12 @@ impl Kernel {
         // Needed before 5.11 only; where it is refused, it is not needed either.
         if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX) {
             debug!(%error, "RLIMIT_MEMLOCK stays as it is");
+        }
+        // Each probe takes two file descriptors.
+        let raised = getrlimit(Resource::RLIMIT_NOFILE)
+            .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+        if let Err(error) = raised {
+            debug!(%error, "RLIMIT_NOFILE stays as it is");
         }
         let data = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
         let offsets = TaskOffsets::of(&KernelTypes::parse(&data)?);

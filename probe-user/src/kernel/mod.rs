@@ -4,10 +4,13 @@ pub mod attach;
 pub mod btf;
 pub mod events;
 pub mod load;
+pub mod mappings;
 pub mod maps;
+mod slots;
 
 pub use self::{
     attach::AttachError,
     events::Lifecycle,
     load::{Kernel, LoadError, LoadOptions},
+    mappings::{Mappings, MappingsError},
 };

@@ -5,6 +5,7 @@ mod bad_input;
 mod builds;
 mod bundled;
 mod containers;
+mod discovery;
 mod explain;
 mod idle;
 mod lifetimes;
