@@ -134,6 +134,12 @@ pub struct ShowArgs {
     /// as "watched".
     #[arg(long)]
     pub why: bool,
+    /// Instead of contexts, print the libraries that processes map: whether each is
+    /// observed or, if not, why; with its probes, processes, contexts, and the time
+    /// of its last event. At once, if --for says nothing else. With --json they are
+    /// there always, as "targets".
+    #[arg(long, conflicts_with = "why")]
+    pub targets: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

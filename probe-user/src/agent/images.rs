@@ -2,6 +2,7 @@
 //! when nobody maps it any more.
 
 mod answers;
+pub mod targets;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,7 +18,7 @@ use super::{
     inodes::{InodeId, Inodes},
     learner::{Learner, Lesson, Outcome, Task},
     probes::Probes,
-    usage::{Usage, Uses},
+    usage::{Has, Standing, Usage, Uses},
 };
 use crate::{
     host::{Library, Look},
@@ -167,30 +168,42 @@ impl Images {
             library: Some(library.libssl.path.clone()),
             reason,
         };
+        let has = |libssl, standing| {
+            let path = library.libssl.path.clone();
+            Has { libssl, path, standing }
+        };
+        let refused = |uses: &mut Uses, libssl, reason: String| {
+            uses.libraries.push(has(libssl, Standing::Refused(reason.clone())));
+            uses.gaps.push(gap(reason));
+        };
         let pair = match self.hold(probes, library, uses) {
             Some(Ok(pair)) => pair,
-            Some(Err(reason)) => return uses.gaps.push(gap(reason)),
+            Some(Err(reason)) => return refused(uses, None, reason),
             None => return,
         };
+        let libssl = Some(pair.0);
         if self.overwritten.contains(&pair.0) {
-            return uses.gaps.push(gap(OVERWRITTEN.to_owned()));
+            return refused(uses, libssl, OVERWRITTEN.to_owned());
         }
         if !self.by_file.contains_key(&pair) && !self.has_room(probes, library.pid, pair.0) {
-            return uses.gaps.push(gap("all probe points are in use".to_owned()));
+            return refused(uses, libssl, "all probe points are in use".to_owned());
         }
         let Some(known) = self.by_file.get(&pair) else {
+            uses.libraries.push(has(libssl, Standing::Learning));
             return self.ask(pair, library, since);
         };
         match known {
             Known::Other => {}
-            Known::Refused(reason) => uses.gaps.push(gap(reason.clone())),
+            Known::Refused(reason) => refused(uses, libssl, reason.clone()),
             Known::Attached(image) => {
                 uses.verified.insert(*image);
+                uses.libraries.push(has(libssl, Standing::Observed(*image)));
                 let missing = self.images[image].gaps();
                 uses.gaps.extend(missing.map(|m| gap(format!("{}: {}", m.field, m.reason))));
             }
             Known::OtherNumber(image) => {
                 self.ambiguous.insert(*image);
+                uses.libraries.push(has(libssl, Standing::Observed(*image)));
                 uses.gaps.push(gap(format!(
                     "number: another process has this libssl with another libcrypto (image \
                      {image}), which counts the sessions elsewhere"

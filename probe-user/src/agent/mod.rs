@@ -8,6 +8,7 @@ mod learner;
 mod losses;
 pub mod probes;
 mod reap;
+mod targets;
 pub mod task;
 mod usage;
 pub mod watch;
@@ -24,6 +25,7 @@ use tracing::{debug, warn};
 use self::{
     idle::{Idle, ScanOptions},
     images::Images,
+    targets::LastEvents,
 };
 use crate::{
     context::{
@@ -76,6 +78,7 @@ pub struct Agent {
     /// Processes are to be looked at: one may have ended, or executes another
     /// program and the kernel does not tell what it maps.
     changed: bool,
+    last_events: LastEvents,
     /// Contexts that were given up without a report of their end.
     unreported: u64,
 }
@@ -124,6 +127,7 @@ impl Agent {
             pids: options.pids,
             release: kernel_release(),
             changed: false,
+            last_events: LastEvents::default(),
             unreported: 0,
         };
         agent.scan();
@@ -141,6 +145,9 @@ impl Agent {
     pub fn handle_events(&mut self) -> bool {
         while let Some(event) = self.kernel.next_event() {
             debug!(?event, "event");
+            if let Lifecycle::Born(_, record) | Lifecycle::Ended(_, record, _) = &event {
+                self.last_events.note(record);
+            }
             match event {
                 Lifecycle::Born(key, record) if !self.is_believed(&key, &record) => {
                     self.admit_copy(&key, &record);
@@ -199,6 +206,7 @@ impl Agent {
         self.handle_events();
         for (key, record) in &records {
             let believed = self.is_believed(key, record);
+            self.last_events.note(record);
             let Self { kernel, images, registry, .. } = self;
             let origin = || origin(kernel, images, key, record);
             match unreported_end(record) {
@@ -307,14 +315,10 @@ impl Agent {
             },
             contexts,
             gaps: gaps.into_iter().collect(),
+            targets: self.targets(),
             groups,
             health: Health {
                 losses: losses.iter().map(|(loss, count)| (loss.name(), *count)).collect(),
-                libraries: self
-                    .images
-                    .attached()
-                    .map(|image| (self.images.library(image), self.kernel.attached(image)))
-                    .collect(),
                 discovery: self.discovery_health(),
                 forgotten: self.registry.forgotten(),
                 contradictions: vec![("layout", self.images.contradictions()), ("context", live)],

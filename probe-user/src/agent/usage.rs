@@ -2,11 +2,33 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     time::Instant,
 };
 
 use super::inodes::InodeId;
 use crate::{host::ProcessFacts, snapshot::GapSnapshot};
+
+/// What has become of a library that a process has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Its probes are attached, as this image.
+    Observed(u32),
+    /// It is being learnt, or waits for something.
+    Learning,
+    /// It is not observed, and why.
+    Refused(String),
+}
+
+/// A library that a process has.
+#[derive(Clone, Debug)]
+pub(super) struct Has {
+    /// `None`: it cannot be opened.
+    pub(super) libssl: Option<InodeId>,
+    /// Its name, as the process sees it.
+    pub(super) path: PathBuf,
+    pub(super) standing: Standing,
+}
 
 /// What a process has.
 #[derive(Default)]
@@ -17,6 +39,8 @@ pub(super) struct Uses {
     pub(super) inodes: HashSet<InodeId>,
     /// The images whose probes are made for the libraries that it has.
     pub(super) verified: HashSet<u32>,
+    /// Each libssl, and what has become of it.
+    pub(super) libraries: Vec<Has>,
     /// What is not known of it.
     pub(super) gaps: Vec<GapSnapshot>,
 }
@@ -87,6 +111,11 @@ impl Usage {
         if let Some(uses) = self.by_process.get_mut(&pid) {
             uses.facts = ProcessFacts::default();
         }
+    }
+
+    /// The libraries of all processes.
+    pub(super) fn libraries(&self) -> impl Iterator<Item = (u32, &Has)> {
+        self.by_process.iter().flat_map(|(pid, uses)| uses.libraries.iter().map(|has| (*pid, has)))
     }
 
     /// What is not known, of any process.

@@ -157,8 +157,9 @@ impl Agent {
             images.release(kernel, |then| discovery.all_looked_at_since(then), has_live);
         }
         self.abandon_detached();
-        let Self { images, registry, .. } = self;
+        let Self { images, registry, last_events, .. } = self;
         images.forget(|image| registry.all().any(|context| context.image == image));
+        last_events.retain(|image| images.image(image).is_some());
     }
 
     /// Gives up contexts of libraries whose probes were removed, if there are any:

@@ -99,9 +99,4 @@ impl Images {
             |image: &Image| image.plan.points.iter().any(|p| p.kind == ProbeKind::Entry);
         self.images.get(&image).is_some_and(at_entries)
     }
-
-    /// The images whose probes are attached.
-    pub fn attached(&self) -> impl Iterator<Item = u32> {
-        self.attached.values().copied()
-    }
 }
