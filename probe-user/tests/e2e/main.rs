@@ -19,5 +19,6 @@ mod scenarios;
 mod settings;
 mod stripped;
 mod support;
+mod targets;
 mod verbs;
 mod why;
