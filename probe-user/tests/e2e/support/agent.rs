@@ -54,6 +54,13 @@ impl Agent {
         Self::start_by(command, &[])
     }
 
+    /// Which does not wait for the other tests: where a program does not wait for it.
+    pub(crate) fn start_first() -> Self {
+        let mut command = Command::new("nice");
+        command.args(["-n", "-20", SSLSESS]);
+        Self::start_by(command, &[])
+    }
+
     fn start_by(mut command: Command, args: &[&str]) -> Self {
         command
             .args(["serve", "--web.listen-address", "127.0.0.1:0"])
