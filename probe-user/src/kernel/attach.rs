@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
     path::Path,
     thread::{self, JoinHandle},
 };
@@ -50,10 +51,20 @@ pub enum AttachError {
     Incomplete,
 }
 
+/// What keeps probes where they are; they go when it is dropped.
+#[expect(dead_code, reason = "nothing is asked of a link: it is there, or it is not")]
+enum Link {
+    /// One probe.
+    One(UProbeLink),
+    /// All probes of an image.
+    All(OwnedFd),
+}
+
 /// The probes of an image.
 #[derive(Default)]
 struct Probes {
-    links: Vec<UProbeLink>,
+    links: Vec<Link>,
+    /// One for each probe.
     cookies: Vec<u32>,
 }
 
@@ -108,38 +119,77 @@ impl Kernel {
         points: &[ProbePoint],
         path: &Path,
     ) -> Result<usize, AttachError> {
-        let mut placed = HashSet::new();
         let mut probes = Probes::default();
+        let attached = self
+            .describe(image, layout, points, &mut probes)
+            .and_then(|places| self.link(path, &places, &mut probes));
+        if let Err(error) = attached {
+            self.attachments.close(probes);
+            return Err(error);
+        }
+        let count = probes.cookies.len();
+        self.attachments.probes.insert(image, probes);
+        Ok(count)
+    }
+
+    /// Writes down what each probe means, before there is one: it may fire at once.
+    /// Says where they are to be, each with its cookie.
+    fn describe(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        probes: &mut Probes,
+    ) -> Result<Vec<(u64, u32)>, AttachError> {
+        let limit = self.specs.len();
+        let mut placed = HashSet::new();
+        let mut places = Vec::new();
         for point in points {
             // Two increments can share the instruction behind them.
             if !placed.insert((point.file_offset, point.argument)) {
                 continue;
             }
-            if let Err(error) = self.attach_one(image, layout, point, path, &mut probes) {
-                self.attachments.close(probes);
-                return Err(error);
-            }
+            let cookie = self.attachments.slots.take(limit).ok_or(AttachError::Full { limit })?;
+            probes.cookies.push(cookie);
+            self.specs.set(cookie, point.spec(image, layout), 0)?;
+            places.push((point.file_offset, cookie));
         }
-        let count = probes.links.len();
-        self.attachments.probes.insert(image, probes);
-        Ok(count)
+        Ok(places)
+    }
+
+    /// Attaches probes: all at once, or else one by one.
+    fn link(
+        &mut self,
+        path: &Path,
+        places: &[(u64, u32)],
+        probes: &mut Probes,
+    ) -> Result<(), AttachError> {
+        let all = self.multi.as_ref().map(|program| program.attach(path, places));
+        match all {
+            Some(Ok(link)) => {
+                probes.links.push(Link::All(link));
+                return Ok(());
+            }
+            Some(Err(error)) => debug!(%error, "not all at once"),
+            None => {}
+        }
+        for (offset, cookie) in places {
+            let link = self.attach_one(path, *offset, *cookie)?;
+            probes.links.push(Link::One(link));
+        }
+        // It was not for a reason of these probes: the kernel has no such links.
+        self.multi = None;
+        Ok(())
     }
 
     fn attach_one(
         &mut self,
-        image: u32,
-        layout: BlockLayout,
-        point: &ProbePoint,
         path: &Path,
-        probes: &mut Probes,
-    ) -> Result<(), AttachError> {
-        let limit = self.specs.len();
-        let cookie = self.attachments.slots.take(limit).ok_or(AttachError::Full { limit })?;
-        probes.cookies.push(cookie);
-        // First the description, then the probe: it may fire at once.
-        self.specs.set(cookie, point.spec(image, layout), 0)?;
+        offset: u64,
+        cookie: u32,
+    ) -> Result<UProbeLink, AttachError> {
         let place = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(point.file_offset),
+            location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: Some(u64::from(cookie)),
         };
         let program: &mut UProbe = self
@@ -147,18 +197,16 @@ impl Kernel {
             .program_mut(names::PROBE_POINT)
             .and_then(|program| program.try_into().ok())
             .ok_or(AttachError::Incomplete)?;
-        let link = program
+        program
             .attach(place, path, UProbeScope::AllProcesses)
             .and_then(|id| program.take_link(id))
-            .map_err(|source| AttachError::Probe { offset: point.file_offset, source })?;
-        probes.links.push(link);
-        Ok(())
+            .map_err(|source| AttachError::Probe { offset, source })
     }
 
     /// How many probes of an image are attached.
     #[must_use]
     pub fn attached(&self, image: u32) -> usize {
-        self.attachments.probes.get(&image).map_or(0, |probes| probes.links.len())
+        self.attachments.probes.get(&image).map_or(0, |probes| probes.cookies.len())
     }
 
     /// How many more probes there is room for: now, and when those are gone that
@@ -205,11 +253,11 @@ impl Kernel {
 }
 
 /// Removes probes; returns when the last one is gone.
-fn close_all(links: Vec<UProbeLink>) {
+fn close_all(links: Vec<Link>) {
     thread::scope(|scope| {
         let mut links = links.into_iter().peekable();
         while links.peek().is_some() {
-            let batch: Vec<UProbeLink> = links.by_ref().take(LINKS_PER_CLOSER).collect();
+            let batch: Vec<Link> = links.by_ref().take(LINKS_PER_CLOSER).collect();
             scope.spawn(move || drop(batch));
         }
     });

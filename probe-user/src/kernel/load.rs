@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::{
     attach::Attachments,
     btf::{self, BtfError, KernelTypes, TaskOffsets},
+    multi::MultiProgram,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
@@ -75,6 +76,8 @@ pub type BpfLog = aya_log::EbpfLogger<&'static dyn log::Log>;
 /// The kernel half, loaded.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
+    /// `None`: the kernel has no links for many probes.
+    pub(super) multi: Option<MultiProgram>,
     pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
     pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
@@ -117,6 +120,9 @@ impl Kernel {
             .load(OBJECT)?;
         let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
         probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+        let multi = MultiProgram::load(OBJECT, &ebpf, names::PROBE_POINT)
+            .inspect_err(|error| debug!(%error, "probes are attached one by one"))
+            .ok();
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
         Ok(Self {
             contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
@@ -127,6 +133,7 @@ impl Kernel {
             lifecycle: map(&mut ebpf, names::LIFECYCLE)?.try_into()?,
             attachments: Attachments::default(),
             ebpf,
+            multi,
             exit_is_final,
         })
     }

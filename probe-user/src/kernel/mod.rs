@@ -6,6 +6,7 @@ pub mod events;
 pub mod load;
 pub mod mappings;
 pub mod maps;
+mod multi;
 mod slots;
 
 pub use self::{

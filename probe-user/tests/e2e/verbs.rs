@@ -35,9 +35,11 @@ fn fdinfo(pid: u32, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// Probes that a process has attached.
+/// Probes that a process has attached: one by one, or all of a file in one link.
 pub(crate) fn probes_of(pid: u32) -> usize {
-    fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count()
+    let one_by_one = fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count();
+    let in_links = fdinfo(pid, "uprobe_cnt:");
+    one_by_one + in_links.iter().filter_map(|count| count.parse::<usize>().ok()).sum::<usize>()
 }
 
 /// What `show --json` prints of a process that did something while it watched.
