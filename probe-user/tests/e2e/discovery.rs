@@ -142,18 +142,18 @@ exec(compile(open(sys.argv[1]).read(), sys.argv[1], 'exec'))";
 }
 
 /// A program that has run for long loads a libssl: an event tells, and not the
-/// look at each process every minute.
+/// look at each process every minute, of which some come every second. (How long it
+/// takes, 50 ms or so, is the benchmark's to say.)
 #[test]
 fn a_library_is_found_when_a_program_loads_it() {
     let (directory, mut oracle) = late_loader();
     // The agent comes later, and looks at the program before.
-    let agent = Agent::start(&[]);
+    let agent = Agent::start_first();
     let loaded = Instant::now();
     oracle.ask("load");
     attached(&agent, directory.path());
     let took = loaded.elapsed();
-    eprintln!("attached {took:?} after the request to load it");
-    assert!(took < Duration::from_secs(30), "the events tell nothing: {took:?}");
+    assert!(took < Duration::from_secs(1), "the events tell nothing: {took:?}");
     play(&agent, &mut oracle);
     end(&agent, oracle);
 }
