@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     agent::{AgentOptions, idle::ScanOptions},
     image::PlanChoice,
+    kernel::LinkChoice,
     scan::Progress,
 };
 
@@ -54,6 +55,10 @@ pub struct WatchArgs {
     /// are not found.
     #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
     pub probe_plan: PlanChoice,
+    /// How to attach probes: `auto` all of a library in one step, where the kernel
+    /// can (Linux 6.6); `one-by-one` as on older kernels.
+    #[arg(long, value_enum, default_value = "auto", value_name = "LINKS")]
+    pub probe_links: LinkChoice,
     /// How many live contexts are recorded at most; more are counted and named
     /// as a gap.
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -75,6 +80,7 @@ impl WatchArgs {
         AgentOptions {
             pids: pids.iter().copied().collect::<HashSet<u32>>(),
             plan: self.probe_plan,
+            links: self.probe_links,
             max_contexts: self.max_contexts,
             max_ended: self.max_ended,
             scan,

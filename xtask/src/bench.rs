@@ -22,8 +22,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .chain(Some(node).filter(|node| node.exists()))
         .collect();
     let learning = measure("learn", &files);
+    let attaching = measure("attach", &[]);
     let discovering = measure("discovery", &[]);
-    learning.and(discovering)
+    learning.and(attaching).and(discovering)
 }
 
 /// Runs one of the benchmarks.

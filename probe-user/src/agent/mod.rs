@@ -37,7 +37,7 @@ use crate::{
     host::{Discovery, LiveMemory, ProcessMemory},
     image::PlanChoice,
     kernel::{
-        Kernel, Lifecycle, LoadOptions, Mappings,
+        Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings,
         events::{End, unreported_end},
     },
     snapshot::{
@@ -52,6 +52,8 @@ pub struct AgentOptions {
     pub pids: HashSet<u32>,
     /// Where probes are put.
     pub plan: PlanChoice,
+    /// How they are attached.
+    pub links: LinkChoice,
     /// How many live contexts are recorded at most.
     pub max_contexts: u32,
     /// How many ended contexts are listed at most.
@@ -102,7 +104,8 @@ impl Agent {
         options: AgentOptions,
         memory: Box<dyn ProcessMemory + Send>,
     ) -> anyhow::Result<Self> {
-        let kernel = Kernel::load(LoadOptions { max_contexts: options.max_contexts })?;
+        let kernel =
+            Kernel::load(LoadOptions { max_contexts: options.max_contexts, links: options.links })?;
         if !kernel.exit_is_final() {
             warn!(
                 "before Linux 6.16, values of a process that exits are those that its last probe saw"

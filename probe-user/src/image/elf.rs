@@ -1,139 +1,24 @@
 //! One ELF file, as far as learning from it needs: symbols, mapped bytes,
 //! imports, build id. No interpretation of code.
 
-use std::{
-    collections::HashMap,
-    fs::{File, OpenOptions},
-    io::{Read as _, Seek as _},
-    ops::Range,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, fs::File, ops::Range, path::Path, sync::Arc};
 
 use object::{
     Object as _, ObjectSection as _, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
-use thiserror::Error;
 
 use super::{
     code::processor::{self, Processor},
+    file::read_whole,
     relocations::Relocations,
     symbols::Symbols,
 };
 
-pub use super::symbols::Symbol;
-
-/// No library with OpenSSL in it is larger; a file that is, is not read.
-const MAX_FILE_BYTES: u64 = 256 << 20;
-
-/// Why a file could not be read as an ELF file.
-#[derive(Debug, Error)]
-pub enum ElfError {
-    /// It could not be opened.
-    #[error("cannot open {}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// It could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// It is a directory, a FIFO, a socket or a device.
-    #[error("{} is {kind}, not a regular file: name a libssl file", path.display())]
-    NotRegular {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// It is larger than anything that could be a TLS library.
-    #[error("{} has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read: is it a library?", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// It is for a 32-bit processor or mode.
-    #[error("{} is a 32-bit ELF file: what 32-bit programs do is not observed", path.display())]
-    ThirtyTwoBits {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not a 64-bit little-endian ELF file, or is damaged.
-    #[error("{} is not a readable 64-bit ELF file: {why}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What the reader says.
-        why: String,
-    },
-}
-
-impl ElfError {
-    /// Whether there is no such file (any more), or the process is gone through
-    /// which it was to be opened: that says nothing of the file.
-    #[must_use]
-    pub fn is_not_found(&self) -> bool {
-        let Self::Open { source, .. } = self else { return false };
-        source.kind() == std::io::ErrorKind::NotFound
-            || source.raw_os_error() == Some(nix::libc::ESRCH)
-    }
-}
-
-/// Opens a file for reading; does not wait for the other end of a FIFO.
-///
-/// # Errors
-///
-/// If it cannot be opened.
-pub fn open(path: &Path) -> Result<File, ElfError> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC | nix::libc::O_NOCTTY)
-        .open(path)
-        .map_err(|source| ElfError::Open { path: path.to_path_buf(), source })
-}
-
-/// Reads the whole of a regular file; `path` is its name in errors.
-fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfError> {
-    let path_buf = || path.to_path_buf();
-    let metadata = file.metadata().map_err(|source| ElfError::Read { path: path_buf(), source })?;
-    if !metadata.is_file() {
-        return Err(ElfError::NotRegular { path: path_buf(), kind: kind_of(&metadata) });
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(ElfError::TooLarge { path: path_buf(), bytes: metadata.len() });
-    }
-    let mut data = Vec::with_capacity(metadata.len() as usize);
-    // It may have been read before.
-    file.rewind()
-        .and_then(|()| file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut data))
-        .map_err(|source| ElfError::Read { path: path_buf(), source })?;
-    Ok(data)
-}
-
-fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
-    use std::os::unix::fs::FileTypeExt as _;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
-}
+pub use super::{
+    file::{ElfError, open},
+    symbols::Symbol,
+};
 
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug)]
@@ -258,10 +143,12 @@ impl Elf {
         self.functions.iter(&self.data)
     }
 
-    /// All functions, by the names that the file has and those from elsewhere.
-    pub fn all_functions(&self) -> impl Iterator<Item = (&str, Symbol)> {
-        let more = self.more_functions.iter().map(|(name, symbol)| (name.as_str(), *symbol));
-        self.functions().chain(more)
+    /// The functions whose names end like this, among the names that the file has
+    /// and those from elsewhere.
+    pub fn functions_ending_in(&self, end: &'static str) -> impl Iterator<Item = (&str, Symbol)> {
+        let more = self.more_functions.iter().filter(move |(name, _)| name.ends_with(end));
+        let more = more.map(|(name, symbol)| (name.as_str(), *symbol));
+        self.functions.ending_in(&self.data, end).chain(more)
     }
 
     /// Adds names of functions that were learnt from elsewhere; one that the
@@ -453,19 +340,6 @@ mod tests {
             file.extend(word.to_le_bytes());
         }
         Elf::parse(file).expect("it is an ELF file")
-    }
-
-    /// A process that ends while its libraries are opened must not make them refused
-    /// for all others.
-    #[test]
-    fn a_process_that_is_gone_says_nothing_of_the_file() {
-        let opening = |errno| ElfError::Open {
-            path: PathBuf::from("/proc/1/map_files/1000-2000"),
-            source: std::io::Error::from_raw_os_error(errno),
-        };
-        assert!(opening(nix::libc::ESRCH).is_not_found());
-        assert!(opening(nix::libc::ENOENT).is_not_found());
-        assert!(!opening(nix::libc::EACCES).is_not_found());
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl<'e> Functions<'e> {
         self.ranges
     }
 
+    /// Says that functions will be asked for: whatever pass over the file comes
+    /// first looks for what jumps into them.
+    pub fn expect(&mut self, functions: impl IntoIterator<Item = Range<u64>>) {
+        self.jumps.expect(functions);
+    }
+
     /// Looks for what jumps into several functions, in one pass over the file.
     pub fn prepare(&mut self, functions: &[Range<u64>]) {
         self.jumps.look_for(functions);
@@ -69,6 +75,7 @@ impl<'e> Functions<'e> {
             Some((known, sites)) if *known == block => Rc::clone(sites),
             _ => {
                 let sites: Rc<[IncrementSite]> = increments::find(self, block).into();
+                self.expect(sites.iter().map(|site| site.function.clone()));
                 self.increments = Some((block, Rc::clone(&sites)));
                 sites
             }

@@ -35,13 +35,22 @@ pub struct Jumps<'e> {
     pointers: OnceCell<Pointers>,
     /// By the start of the function; `None`: there are too many to tell.
     known: BTreeMap<u64, Option<HashSet<u64>>>,
+    /// Functions that will be asked for.
+    expected: Vec<Range<u64>>,
 }
 
 impl<'e> Jumps<'e> {
     /// Nothing is looked for yet.
     #[must_use]
     pub fn new(elf: &'e Elf, functions: &'e FunctionRanges) -> Self {
-        Self { elf, functions, pointers: OnceCell::new(), known: BTreeMap::new() }
+        let (pointers, known, expected) = (OnceCell::new(), BTreeMap::new(), Vec::new());
+        Self { elf, functions, pointers, known, expected }
+    }
+
+    /// Says that functions will be asked for: the next pass over the file looks for
+    /// the jumps into these too.
+    pub fn expect(&mut self, functions: impl IntoIterator<Item = Range<u64>>) {
+        self.expected.extend(functions);
     }
 
     /// The addresses in a function that code of another one jumps to, or that
@@ -55,10 +64,15 @@ impl<'e> Jumps<'e> {
     }
 
     /// Looks for the jumps into several functions at once, which takes one pass
-    /// over the file.
+    /// over the file, if any is new.
     pub fn look_for(&mut self, into: &[Range<u64>]) {
-        let mut ranges: Vec<Range<u64>> =
-            into.iter().filter(|range| !self.known.contains_key(&range.start)).cloned().collect();
+        let is_known = |range: &Range<u64>| self.known.contains_key(&range.start);
+        if into.iter().all(is_known) {
+            return;
+        }
+        let mut ranges = std::mem::take(&mut self.expected);
+        ranges.extend_from_slice(into);
+        ranges.retain(|range| !is_known(range));
         ranges.sort_unstable_by_key(|range| range.start);
         ranges.dedup();
         let mut into = Into { elf: self.elf, ranges, decoded: HashMap::new() };
@@ -272,6 +286,19 @@ mod tests {
         assert_eq!(into_first(COUNTS, FOREIGN, &[]), [0x100c]);
         // Ranges that overlap are none.
         assert_eq!(into_first(COUNTS, FOREIGN, &[(0x1100, 0x1108), (0x1104, 0x1108)]), [0x100c]);
+    }
+
+    #[test]
+    fn what_is_expected_is_looked_for_in_the_pass_for_another() {
+        let elf = library(&[specimen(COUNTS), specimen(FOREIGN)]);
+        let (first, other) = (0x1000..0x1010, 0x1100..0x1108);
+        let ranges = FunctionRanges::of(&[first.clone(), other.clone()]);
+        let mut jumps = Jumps::new(&elf, &ranges);
+        jumps.expect([first]);
+        jumps.look_for(&[]);
+        assert!(jumps.known.is_empty(), "it takes no pass by itself");
+        jumps.look_for(&[other]);
+        assert_eq!(jumps.known.get(&0x1000), Some(&Some(HashSet::from([0x100c]))));
     }
 
     #[test]

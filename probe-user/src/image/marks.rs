@@ -214,10 +214,8 @@ fn libcrypto<'e>(elf: &'e Elf, companion: &'e Companion<'_>) -> Result<&'e Elf, 
 fn methods(elf: &Elf) -> Result<Learnt<Vec<u64>>, Gap> {
     let mut methods = BTreeSet::new();
     let mut asked = 0;
-    let of_methods = elf.all_functions().filter(|(name, symbol)| {
-        !symbol.local
-            && name.ends_with(METHOD)
-            && METHODS.iter().any(|beginning| name.starts_with(beginning))
+    let of_methods = elf.functions_ending_in(METHOD).filter(|(name, symbol)| {
+        !symbol.local && METHODS.iter().any(|beginning| name.starts_with(beginning))
     });
     for (name, symbol) in of_methods {
         let answered = ask_at(elf, name, symbol.address, &[], &[])?;

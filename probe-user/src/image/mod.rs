@@ -7,6 +7,7 @@ pub mod companion;
 pub mod elf;
 mod evidence;
 pub mod family;
+mod file;
 pub mod functions;
 pub mod gap;
 pub mod increments;
@@ -113,6 +114,7 @@ impl Image {
                 Some(family) => {
                     let ranges = FunctionRanges::read(elf);
                     let mut functions = Functions::new(elf, &ranges);
+                    functions.expect(plan::asked_for(elf, &ranges));
                     let mut learnt = layout::learn(&mut functions, companion, family);
                     witness::confirm(&mut functions, companion, family, &mut learnt);
                     let mut settings = settings::learn(elf, &learnt.layout, family);

@@ -22,6 +22,7 @@ use super::{
     layout::Layout,
     proof::ContextValue,
     sources::{self, CounterChange, On},
+    unwind::FunctionRanges,
 };
 
 /// Instructions behind an increment among which a probe point is looked for.
@@ -175,6 +176,13 @@ pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
     })
 }
 
+/// The functions that a plan may ask for, wherever the increments are.
+pub fn asked_for(elf: &Elf, ranges: &FunctionRanges<'_>) -> impl Iterator<Item = Range<u64>> {
+    let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
+    let named = named.filter_map(|name| elf.function(name));
+    named.filter_map(|symbol| ranges.containing(symbol.address))
+}
+
 /// Plans the probes of a library whose layout is known.
 #[must_use]
 pub fn plan(mut functions: Functions<'_>, layout: &Layout, choice: PlanChoice) -> ProbePlan {
@@ -216,9 +224,7 @@ struct Planner<'e> {
 impl Planner<'_> {
     /// Looks for the jumps into all functions that will be asked for, in one pass.
     fn look_for_jumps(&mut self, found: &[IncrementSite]) {
-        let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
-        let named = named.filter_map(|name| self.elf.function(name));
-        let named = named.filter_map(|symbol| self.functions.ranges().containing(symbol.address));
+        let named = asked_for(self.elf, self.functions.ranges());
         let functions: Vec<Range<u64>> =
             found.iter().map(|site| site.function.clone()).chain(named).collect();
         self.functions.prepare(&functions);

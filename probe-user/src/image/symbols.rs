@@ -96,6 +96,20 @@ impl Symbols {
             .filter_map(move |index| Some((self.name(data, index)?, self.symbol(index))))
     }
 
+    /// Those whose names end like this; `data` is the file.
+    pub(super) fn ending_in<'d>(
+        &self,
+        data: &'d [u8],
+        end: &'static str,
+    ) -> impl Iterator<Item = (&'d str, Symbol)> {
+        let ends = move |index: &usize| {
+            self.name_bytes(data, *index).is_some_and(|name| name.ends_with(end.as_bytes()))
+        };
+        (0..self.rest.len())
+            .filter(ends)
+            .filter_map(move |index| Some((self.name(data, index)?, self.symbol(index))))
+    }
+
     fn symbol(&self, index: usize) -> Symbol {
         let Rest { size, local, .. } = self.rest[index];
         Symbol { address: self.addresses[index], size, local }
@@ -119,9 +133,13 @@ impl Symbols {
     }
 
     fn name<'d>(&self, data: &'d [u8], index: usize) -> Option<&'d str> {
+        std::str::from_utf8(self.name_bytes(data, index)?).ok()
+    }
+
+    fn name_bytes<'d>(&self, data: &'d [u8], index: usize) -> Option<&'d [u8]> {
         let Rest { name, length, .. } = *self.rest.get(index)?;
         let from = name as usize;
-        std::str::from_utf8(data.get(from..from.checked_add(length as usize)?)?).ok()
+        data.get(from..from.checked_add(length as usize)?)
     }
 }
 

@@ -305,15 +305,21 @@ impl Court<'_, '_, '_> {
             "OPENSSL_LH_set_down_load",
             "OPENSSL_LH_doall_arg",
         ];
-        FUNCTIONS.iter().any(|function| self.is_function(target, function))
+        self.is_one_of(target, &FUNCTIONS)
     }
 
     fn is_function(&self, target: &Value, name: &str) -> bool {
+        self.is_one_of(target, &[name])
+    }
+
+    fn is_one_of(&self, target: &Value, names: &[&str]) -> bool {
         match target {
-            Value::Pointer { base: Base::Import(import), offset: 0 } => &**import == name,
+            Value::Pointer { base: Base::Import(import), offset: 0 } => names.contains(&&**import),
             Value::Constant(address) => {
-                self.elf.function(name).is_some_and(|symbol| symbol.address == *address)
-                    || explore::import_called_at(self.elf, *address).as_deref() == Some(name)
+                let mut symbols = names.iter().filter_map(|name| self.elf.function(name));
+                symbols.any(|symbol| symbol.address == *address)
+                    || explore::import_called_at(self.elf, *address)
+                        .is_some_and(|import| names.contains(&&*import))
             }
             _ => false,
         }

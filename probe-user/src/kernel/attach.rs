@@ -51,6 +51,16 @@ pub enum AttachError {
     Incomplete,
 }
 
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkChoice {
+    /// All of a library in one step where the kernel can (Linux 6.6), else one by one.
+    #[default]
+    Auto,
+    /// One by one, as on older kernels.
+    OneByOne,
+}
+
 /// What keeps probes where they are; they go when it is dropped.
 #[expect(dead_code, reason = "nothing is asked of a link: it is there, or it is not")]
 enum Link {

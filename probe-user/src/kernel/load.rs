@@ -13,7 +13,7 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{
-    attach::Attachments,
+    attach::{Attachments, LinkChoice},
     btf::{self, BtfError, KernelTypes, TaskOffsets},
     multi::MultiProgram,
 };
@@ -62,11 +62,13 @@ pub enum LoadError {
 pub struct LoadOptions {
     /// How many live contexts the kernel keeps records of.
     pub max_contexts: u32,
+    /// How probes are attached.
+    pub links: LinkChoice,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { max_contexts: 65_536 }
+        Self { max_contexts: 65_536, links: LinkChoice::Auto }
     }
 }
 
@@ -120,9 +122,12 @@ impl Kernel {
             .load(OBJECT)?;
         let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
         probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
-        let multi = MultiProgram::load(OBJECT, &ebpf, names::PROBE_POINT)
-            .inspect_err(|error| debug!(%error, "probes are attached one by one"))
-            .ok();
+        let multi = match options.links {
+            LinkChoice::OneByOne => None,
+            LinkChoice::Auto => MultiProgram::load(OBJECT, &ebpf, names::PROBE_POINT)
+                .inspect_err(|error| debug!(%error, "probes are attached one by one"))
+                .ok(),
+        };
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
         Ok(Self {
             contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,

@@ -10,7 +10,7 @@ mod multi;
 mod slots;
 
 pub use self::{
-    attach::AttachError,
+    attach::{AttachError, LinkChoice},
     events::Lifecycle,
     load::{Kernel, LoadError, LoadOptions},
     mappings::{Mappings, MappingsError},

@@ -17,6 +17,7 @@ use sslsess::{
     agent::{Agent, AgentOptions, idle::ScanOptions, watch::Outcome},
     host::{LiveMemory, ProcessMemory},
     image::PlanChoice,
+    kernel::LinkChoice,
     snapshot::{GroupSnapshot, Source, State},
 };
 
@@ -73,6 +74,7 @@ fn freed_during_a_look(before_the_read: bool) {
     let options = AgentOptions {
         pids: HashSet::from([pid]),
         plan: PlanChoice::Auto,
+        links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: None,
         max_ended: 1024,
@@ -129,6 +131,7 @@ fn freed_during_an_adoption(reads: usize) {
     let options = AgentOptions {
         pids: HashSet::from([pid]),
         plan: PlanChoice::Auto,
+        links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: Some(scan),
         max_ended: 1024,

@@ -88,7 +88,7 @@ pub trait Processor: Debug + Sync {
         None
     }
 
-    /// The addresses in a piece of code at which there may be an
+    /// The addresses in a piece of code at which there may be an atomic
     /// [`Effect::Change`](super::instruction::Effect::Change) at one of these
     /// distances: too many, but never too few. `None`: only decoding tells.
     fn possible_changes(&self, code: &[u8], at: u64, distances: &Range<i64>) -> Option<Vec<u64>> {

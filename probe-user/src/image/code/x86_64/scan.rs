@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::HashMap, ops::Range};
 
-use memchr::{memchr_iter, memchr3_iter, memmem};
+use memchr::{memchr_iter, memmem};
 
 use super::tables::{self, MAX_ELSEWHERE, Table};
 use crate::image::code::CodeSource;
@@ -22,13 +22,30 @@ const MAX_ENTRIES: usize = 1 << 21;
 /// Prefixes that an instruction has at most, as far as is looked for one.
 const PREFIXES: usize = 14;
 
-/// `add` and `sub` of one, `inc`, `dec`, on memory at a distance from a register
-/// that is in a range: the offsets of their opcodes.
+/// The prefix that makes a change of memory atomic.
+const LOCK: u8 = 0xf0;
+
+/// Places that are compared at once: few enough to be looked at again where one fits.
+const AT_ONCE: usize = 64;
+
+/// Locked `add` and `sub` of one, `inc`, `dec`, on memory at a distance from a
+/// register that is in a range: the offsets of their prefixes.
 pub(super) fn changes(code: &[u8], distances: &Range<i64>) -> Vec<u64> {
-    memchr3_iter(0x81, 0x83, 0xff, code)
-        .filter(|at| is_change(code[*at], &code[at + 1..], distances))
+    memchr_iter(LOCK, code)
+        .filter(|at| {
+            let behind = &code[at + 1..];
+            let prefixes = behind.iter().take(PREFIXES).take_while(|byte| is_prefix(**byte));
+            let instruction = behind[prefixes.count()..].split_first();
+            instruction.is_some_and(|(opcode, operand)| is_change(*opcode, operand, distances))
+        })
         .map(|at| at as u64)
         .collect()
+}
+
+/// Whether a byte may stand between a prefix and the opcode: another one, or REX
+/// (Intel's manual, volume 2, sections 2.1.1 and 2.2.1).
+fn is_prefix(byte: u8) -> bool {
+    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | LOCK | 0xf2 | 0xf3)
 }
 
 /// Whether an opcode and what stands behind it changes by one (Intel's manual,
@@ -75,16 +92,15 @@ pub(super) fn jumps(
         let distance = i32::from_le_bytes(*code.get(at..)?.first_chunk()?);
         Some(address.wrapping_add(at as u64 + 4).wrapping_add_signed(i64::from(distance)))
     };
-    for at in memchr_iter(0xe9, code) {
-        if near(at + 1).is_some_and(is_hit) {
-            found.push(address.wrapping_add(at as u64));
-        }
-    }
-    for at in memchr_iter(0x0f, code) {
-        if code.get(at + 1).is_some_and(|byte| byte & 0xf0 == 0x80)
-            && near(at + 2).is_some_and(is_hit)
-        {
-            found.push(address.wrapping_add(at as u64));
+    // `jmp`, `jcc`
+    for at in distances_into(code, address, &around) {
+        let length = match &code[..at] {
+            [.., 0xe9] => 1,
+            [.., 0x0f, 0x80..=0x8f] => 2,
+            _ => continue,
+        };
+        if near(at).is_some_and(is_hit) {
+            found.push(address.wrapping_add((at - length) as u64));
         }
     }
     found.extend(short_jumps(code, address, into));
@@ -119,6 +135,33 @@ pub(super) fn jumps(
         }
     }
     found
+}
+
+/// Where 32 bits stand that, as a distance from behind them, may lead into a range
+/// of addresses: the low halves are compared.
+///
+/// Few do, in a large file. So many places are compared at once, without a branch
+/// for each, which the compiler makes vector instructions of.
+fn distances_into<'c>(
+    code: &'c [u8],
+    address: u64,
+    range: &Range<u64>,
+) -> impl Iterator<Item = usize> + 'c {
+    let (start, length) = (range.start, range.end - range.start);
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let blocks = (0..code.len()).step_by(4 * AT_ONCE).flat_map(|block| block..block + 4);
+    blocks.flat_map(move |first| {
+        let words = code.get(first..).unwrap_or_default().as_chunks::<4>().0;
+        let words = &words[..words.len().min(AT_ONCE)];
+        let behind = address.wrapping_add(first as u64 + 4).wrapping_sub(start) as u32;
+        let leads_there = move |i: usize| {
+            let distance = u32::from_le_bytes(words[i]);
+            behind.wrapping_add(4 * i as u32).wrapping_add(distance) <= length
+        };
+        let any = (0..words.len()).fold(false, |any, i| any | leads_there(i));
+        let looked_at = if any { 0..words.len() } else { 0..0 };
+        looked_at.filter(move |i| leads_there(*i)).map(move |i| first + 4 * i)
+    })
 }
 
 /// Whether the opcode at an offset may have the prefix that cuts addresses.
@@ -238,8 +281,8 @@ mod tests {
                 if jump.is_some_and(leads_there) {
                     assert!(is_in(&jumped, instruction), "{instruction:x?}");
                 }
-                let change = matches!(instruction.effect, Effect::Change { displacement, .. }
-                    if distances.contains(&displacement));
+                let change = matches!(instruction.effect, Effect::Change { displacement, atomic, .. }
+                    if atomic && distances.contains(&displacement));
                 if change {
                     assert!(is_in(&changed, instruction), "{instruction:x?}");
                 }
@@ -324,21 +367,38 @@ mod tests {
 
     #[test]
     fn changes_are_found_by_their_bytes() {
-        let forms: [&[u8]; 5] = [
+        let forms: [&[u8]; 6] = [
             // lock addl $1,0x8c(%rax)
             &[0xf0, 0x83, 0x80, 0x8c, 0, 0, 0, 1],
             // lock incl 0x90(%r14)
             &[0xf0, 0x41, 0xff, 0x86, 0x90, 0, 0, 0],
-            // subl $1,0x78(%r12)
-            &[0x41, 0x83, 0x6c, 0x24, 0x78, 1],
-            // addl $1,0x7c(%rdi), with an immediate of four bytes
-            &[0x81, 0x47, 0x7c, 1, 0, 0, 0],
-            // decl 0x84(%rcx)
-            &[0xff, 0x89, 0x84, 0, 0, 0],
+            // lock subl $1,0x78(%r12)
+            &[0xf0, 0x41, 0x83, 0x6c, 0x24, 0x78, 1],
+            // lock addl $1,0x7c(%rdi), with an immediate of four bytes
+            &[0xf0, 0x81, 0x47, 0x7c, 1, 0, 0, 0],
+            // lock decl 0x84(%rcx)
+            &[0xf0, 0xff, 0x89, 0x84, 0, 0, 0],
+            // xrelease lock decl %ds:0x84(%rcx)
+            &[0xf0, 0xf3, 0x3e, 0xff, 0x89, 0x84, 0, 0, 0],
         ];
         for form in forms {
-            assert_eq!(changes(form, &(0x78..0xa4)).len(), 1, "{form:x?}");
+            assert_eq!(changes(form, &(0x78..0xa4)), [0], "{form:x?}");
             assert!(changes(form, &(0xa4..0xa8)).is_empty(), "{form:x?}");
+            assert!(changes(&form[1..], &(0x78..0xa4)).is_empty(), "{form:x?} is not locked");
         }
+    }
+
+    #[test]
+    fn distances_are_found_wherever_they_stand() {
+        // One leads to 5000, and no other that stands there does.
+        let found = |code: &[u8], range| Vec::from_iter(distances_into(code, 0x1000, &range));
+        for (length, at) in [(4, 0), (5, 1), (263, 259), (600, 255), (600, 256), (600, 596)] {
+            let mut code = vec![0xcc; length];
+            code[at..at + 4].copy_from_slice(&(0x4000 - at as i32 - 4).to_le_bytes());
+            assert_eq!(found(&code, 0x5000..0x5001), [at], "{length}");
+            assert!(found(&code, 0x5001..0x5002).is_empty());
+        }
+        assert!(found(&[0; 3], 0..u64::MAX).is_empty());
+        assert_eq!(found(&[0; 5], 0..u64::MAX), [0, 1]);
     }
 }

@@ -1,6 +1,6 @@
 //! Jump tables of x86-64 code.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use crate::image::code::{
     CodeSource,
@@ -70,17 +70,19 @@ pub(super) fn read(source: &dyn CodeSource, instructions: &[Instruction]) -> Tab
         return found;
     };
     let range = first.address..last.end();
-    // Each once, however often its address is made.
-    let mut tables = BTreeSet::new();
+    let mut tables = Vec::new();
     for instruction in instructions {
         if let Effect::Address { target, .. } = instruction.effect {
             let addresses = Table { entries: Entries::Addresses, ..distances(target) };
             tables.extend([distances(target), addresses]);
         }
         if let Control::JumpThrough(Through::Table(at)) = instruction.control {
-            tables.insert(named(at));
+            tables.push(named(at));
         }
     }
+    // Each once, however often its address is made.
+    tables.sort_unstable();
+    tables.dedup();
     for table in tables {
         let (mut length, mut elsewhere) = (0, 0);
         while let Some(target) = table.entry(source, length)
