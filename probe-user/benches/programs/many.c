@@ -1,5 +1,6 @@
-/* Keeps as many contexts alive as it is told to, each used once: a handshake is
- * begun with it, which counts. Says so, and waits for the end of its input. */
+/* When it is told to, makes as many contexts as its argument says, and uses each
+ * once: a handshake is begun with it, which counts. Says so, and keeps them until
+ * the end of its input. */
 
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 int main(int argc, char **argv)
 {
     long count = argc > 1 ? atol(argv[1]) : 0;
+    getchar();
     for (long i = 0; i < count; i++) {
         SSL_CTX *context = SSL_CTX_new(TLS_client_method());
         SSL *connection = context ? SSL_new(context) : NULL;
