@@ -5,6 +5,7 @@ pub mod idle;
 pub mod images;
 mod inodes;
 mod learner;
+mod look;
 mod losses;
 pub mod probes;
 mod reap;
@@ -36,10 +37,7 @@ use crate::{
     },
     host::{Discovery, LiveMemory, ProcessMemory},
     image::PlanChoice,
-    kernel::{
-        Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings,
-        events::{End, unreported_end},
-    },
+    kernel::{Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings, events::unreported_end},
     snapshot::{
         ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot, Watched,
     },
@@ -234,54 +232,6 @@ impl Agent {
         }
         self.look()?;
         self.build()
-    }
-
-    /// Reads every live context from its process's memory.
-    fn look(&mut self) -> anyhow::Result<()> {
-        let seen: Vec<(ContextKey, u64, Option<Observation>, Option<Settings>)> = self
-            .registry
-            .live()
-            .map(|context| {
-                let Context { key, layout, image, .. } = context;
-                let ContextKey { tgid, address, .. } = *key;
-                let seen = Observation::read(&*self.memory, tgid, address, layout);
-                let places = self.images.settings(*image);
-                let settings = Settings::read(&*self.memory, tgid, address, &places);
-                (*key, context.born_ns, seen.ok(), settings.ok())
-            })
-            .collect();
-        // Whatever ended before it was read has been reported by now, or marked.
-        self.handle_events();
-        for (key, born_ns, seen, settings) in seen {
-            if !self.registry.is_live(&key, born_ns) {
-                continue;
-            }
-            let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
-            match record.filter(|record| record.born_ns == born_ns) {
-                Some(record) if unreported_end(&record).is_none() => {
-                    let sure = record.flags & record_flags::UNSURE == 0;
-                    let seen = seen
-                        .filter(|_| sure)
-                        .unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
-                    self.registry.see(&key, born_ns, seen);
-                    if let Some(settings) = settings.filter(|_| sure) {
-                        self.registry.set(&key, born_ns, settings);
-                    }
-                }
-                Some(record) => {
-                    let end = unreported_end(&record).unwrap_or(End::Freed);
-                    self.registry.end(key, &record, end, Origin::default);
-                    self.forget_context(&key);
-                }
-                None => {
-                    self.handle_events();
-                    if self.registry.is_live(&key, born_ns) {
-                        self.give_up(&key, State::Freed);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn build(&mut self) -> anyhow::Result<Snapshot> {

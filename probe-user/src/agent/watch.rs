@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd};
 use probe_common::ContextKey;
 use tracing::warn;
 
-use super::{Agent, images::Learnt};
+use super::{Agent, images::Learnt, learner::give_memory_back};
 use crate::{
     context::State,
     host::{News, discovery::ROUND},
@@ -86,6 +86,9 @@ impl Agent {
     /// Takes in what was learnt of a library.
     pub fn take_lesson(&mut self, learnt: Learnt) -> bool {
         let pids = self.images.take_lesson(&mut self.kernel, learnt);
+        if !self.images.is_learning() {
+            give_memory_back();
+        }
         self.handle_events();
         let news = self.discovery.look_again(pids);
         self.take_news(&news);

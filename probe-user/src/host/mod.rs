@@ -5,6 +5,7 @@ pub mod container;
 pub mod discovery;
 pub mod family;
 pub mod files;
+pub mod gather;
 pub mod heap;
 pub mod look;
 pub mod maps;
@@ -16,6 +17,7 @@ pub mod unit;
 
 pub use self::{
     discovery::{Discovery, News},
+    gather::Gathered,
     heap::Heap,
     look::{Library, Look, MappedFile, ScanGap},
     memory::{LiveMemory, ProcessMemory},

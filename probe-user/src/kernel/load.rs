@@ -1,10 +1,13 @@
 //! Loads the BPF programs, and attaches the tracepoints.
 
-use std::fs;
+use std::{
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -52,6 +55,9 @@ pub enum LoadError {
     /// The object lacks a map or a program: it was not built from this source.
     #[error("the BPF object has no {0}: build it anew with `cargo xtask build`")]
     Incomplete(&'static str),
+    /// The process has no file descriptor left.
+    #[error("no file descriptor is left: {0}; raise the limit (ulimit -n)")]
+    NoFile(std::io::Error),
     /// A map is not of the type that it should be.
     #[error("a map of the BPF object is not as expected: {0}")]
     Map(#[from] MapError),
@@ -81,6 +87,8 @@ pub struct Kernel {
     /// `None`: the kernel has no links for many probes.
     pub(super) multi: Option<MultiProgram>,
     pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
+    /// The same map, for what aya does not do with it.
+    pub(super) contexts_fd: OwnedFd,
     pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
     pub(super) specs: Array<MapData, ProbeSpec>,
@@ -129,8 +137,14 @@ impl Kernel {
                 .ok(),
         };
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
+        let contexts = map(&mut ebpf, names::CONTEXTS)?;
+        let Map::HashMap(data) = &contexts else {
+            return Err(LoadError::Incomplete(names::CONTEXTS));
+        };
+        let contexts_fd = data.fd().as_fd().try_clone_to_owned().map_err(LoadError::NoFile)?;
         Ok(Self {
-            contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
+            contexts: contexts.try_into()?,
+            contexts_fd,
             inherited: map(&mut ebpf, names::INHERITED)?.try_into()?,
             processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
             specs: map(&mut ebpf, names::PROBE_SPECS)?.try_into()?,
@@ -158,7 +172,7 @@ impl Kernel {
     }
 }
 
-fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Incomplete(name))
 }
 

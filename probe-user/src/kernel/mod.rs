@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel through BPF.
 
 pub mod attach;
+mod batch;
 pub mod btf;
 pub mod events;
 pub mod load;
@@ -8,6 +9,7 @@ pub mod mappings;
 pub mod maps;
 mod multi;
 mod slots;
+mod syscall;
 
 pub use self::{
     attach::{AttachError, LinkChoice},

@@ -24,8 +24,9 @@ use aya_obj::{
     generated::{bpf_attach_type, bpf_cmd, bpf_prog_type},
     relocation::EbpfRelocationError,
 };
-use nix::libc;
 use thiserror::Error;
+
+use super::syscall::bpf;
 
 /// Why a program for such links could not be loaded.
 #[derive(Debug, Error)]
@@ -109,7 +110,7 @@ impl MultiProgram {
         for (byte, of_name) in prog_name.iter_mut().zip(name.bytes().take(15)) {
             *byte = of_name;
         }
-        let attr = ProgLoad {
+        let mut attr = ProgLoad {
             prog_type: bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
             insn_cnt: function.instructions.len() as u32,
             insns: function.instructions.as_ptr() as u64,
@@ -125,7 +126,7 @@ impl MultiProgram {
         };
         // SAFETY: `attr` has the layout that the command takes; what it points to
         // (the instructions, as many as it says, and a C string) outlives the call.
-        Ok(Self(unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &attr) }?))
+        Ok(Self(unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }?))
     }
 
     /// Attaches it to places of a file, given by their offsets, each with its cookie.
@@ -139,7 +140,7 @@ impl MultiProgram {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|(offset, _)| *offset).collect();
         let cookies: Vec<u64> = places.iter().map(|(_, cookie)| u64::from(*cookie)).collect();
-        let attr = LinkCreate {
+        let mut attr = LinkCreate {
             prog_fd: self.0.as_raw_fd().cast_unsigned(),
             target_fd: 0,
             attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
@@ -156,7 +157,7 @@ impl MultiProgram {
         };
         // SAFETY: `attr` has the layout that the command takes; what it points to (a
         // C string, and two arrays with as many elements as it says) outlives the call.
-        unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &attr) }
+        unsafe { new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
     }
 }
 
@@ -177,21 +178,10 @@ fn fd_of(map: &Map) -> Option<RawFd> {
 ///
 /// # Safety
 ///
-/// `attr` must have the layout of the command's part of `union bpf_attr`, and its
-/// pointers must be good for as long as the call takes.
-unsafe fn bpf<T>(command: bpf_cmd, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the caller's; the kernel reads `size_of::<T>()` bytes and no more.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_int,
-            std::ptr::from_ref(attr),
-            size_of::<T>(),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+/// As for [`bpf`].
+unsafe fn new_fd<T>(command: bpf_cmd, attr: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's.
+    let fd = unsafe { bpf(command, attr) }?;
     // SAFETY: it was just made for this process, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
