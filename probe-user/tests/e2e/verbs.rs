@@ -146,7 +146,9 @@ fn an_agent_that_is_stopped_leaves_nothing() {
         let agent = Agent::start(&["--probe-links", links]);
         agent.wait_until_attached();
         oracle.ask("run tls13_tickets");
-        assert_equal(&agent, oracle.pid(), &oracle.told(), Expect::Live);
+        let told = oracle.told();
+        // Those of the last run; nobody uses the ones before any more.
+        assert_equal(&agent, oracle.pid(), &told[told.len() - 2..], Expect::Live);
         let one_by_one = fdinfo(agent.pid(), "link_type:").iter().any(|kind| kind == "perf");
         assert_eq!(one_by_one, links == "one-by-one" || !has_multi(), "{links}");
         let programs = programs_of(agent.pid());
