@@ -13,10 +13,10 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{
-    matrix::{Arch, Build},
+    matrix::{Arch, Build, Shape},
     sources,
 };
 use crate::progress::step;
@@ -96,8 +96,14 @@ impl Tree {
         if !build.flavour.configure.is_empty() {
             tree.configure_again(build)?;
         }
-        tree.forget_objects()?;
-        tree.make_libraries(build, &build.name)?;
+        let objects = tree.forget_objects()?;
+        if build.flavour.shape == Shape::StaticExecutable {
+            // With code for a fixed address there can be no shared library.
+            let objects: Vec<&str> = objects.lines().map(|o| o.trim_start_matches("./")).collect();
+            step(&format!("building {}", build.name), &mut tree.make(&objects))?;
+        } else {
+            tree.make_libraries(build, &build.name)?;
+        }
         Ok(tree)
     }
 
@@ -147,12 +153,15 @@ impl Tree {
         run(Command::new("find").current_dir(&self.path).arg(".").args(touch))
     }
 
-    /// Deletes what is to be compiled again.
-    fn forget_objects(&self) -> anyhow::Result<()> {
+    /// Deletes what is to be compiled again; says what that was, one a line.
+    fn forget_objects(&self) -> anyhow::Result<String> {
         let objects = "( -path ./ssl/* -o -name *libssl-* -o -name *lhash.o -o -name *cversion.o ) \
-                       -name *.o -delete";
+                       -name *.o -print -delete";
         let mut find = Command::new("find");
-        run(find.current_dir(&self.path).arg(".").args(objects.split_whitespace()))
+        let output =
+            find.current_dir(&self.path).arg(".").args(objects.split_whitespace()).output()?;
+        ensure!(output.status.success(), "find: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     fn configure<'a>(&self, build: &Build, options: impl Iterator<Item = &'a str>) -> Command {
