@@ -79,7 +79,8 @@ pub enum Register {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProbeSpec {
-    /// The image that this point belongs to; 0 means that there is no such point.
+    /// The image that this point belongs to; 0 means that there is no such point,
+    /// [`RETIRED`](Self::RETIRED) that it is one no longer.
     pub image: u32,
     /// An [`Action`].
     pub action: u8,
@@ -96,6 +97,32 @@ pub struct ProbeSpec {
 }
 
 const _: () = assert!(size_of::<ProbeSpec>() == 40);
+
+impl ProbeSpec {
+    /// The `image` of a point whose probe is being removed: it does nothing.
+    pub const RETIRED: u32 = u32::MAX;
+
+    /// No point, or with [`RETIRED`](Self::RETIRED) one that does nothing.
+    #[must_use]
+    pub const fn empty(image: u32) -> Self {
+        Self {
+            image,
+            action: 0,
+            register: 0,
+            argument: 0,
+            pad: 0,
+            displacement: 0,
+            layout: BlockLayout {
+                counters: 0,
+                references: NO_FIELD,
+                sessions: NO_FIELD,
+                num_items: NO_FIELD,
+                order: [NO_COUNTER; 11],
+                count: 0,
+            },
+        }
+    }
+}
 
 #[cfg(feature = "user")]
 mod pod {

@@ -49,6 +49,9 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         count(Loss::UnknownProbe);
         return None;
     };
+    if spec.image == ProbeSpec::RETIRED {
+        return None;
+    }
     let address = argument::context_address(ctx, spec)?;
     let key = ContextKey { tgid: current_tgid(), pad: 0, address };
 

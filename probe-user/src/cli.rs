@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     agent::{AgentOptions, idle::ScanOptions},
     image::PlanChoice,
+    kernel::LinkChoice,
     scan::Progress,
 };
 
@@ -54,6 +55,10 @@ pub struct WatchArgs {
     /// are not found.
     #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
     pub probe_plan: PlanChoice,
+    /// How to attach probes: `auto` all of a library in one step, where the kernel
+    /// can (Linux 6.6); `one-by-one` as on older kernels.
+    #[arg(long, value_enum, default_value = "auto", value_name = "LINKS")]
+    pub probe_links: LinkChoice,
     /// How many live contexts are recorded at most; more are counted and named
     /// as a gap.
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -62,6 +67,10 @@ pub struct WatchArgs {
     /// counting the others.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub max_ended: usize,
+    /// How long no process must have mapped a library before its probes are
+    /// removed. Short-lived programs that come again find them in place.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
+    pub release_after: Duration,
 }
 
 impl WatchArgs {
@@ -71,9 +80,11 @@ impl WatchArgs {
         AgentOptions {
             pids: pids.iter().copied().collect::<HashSet<u32>>(),
             plan: self.probe_plan,
+            links: self.probe_links,
             max_contexts: self.max_contexts,
             max_ended: self.max_ended,
             scan,
+            release_after: self.release_after,
         }
     }
 }
@@ -129,6 +140,12 @@ pub struct ShowArgs {
     /// as "watched".
     #[arg(long)]
     pub why: bool,
+    /// Instead of contexts, print the libraries that processes map: whether each is
+    /// observed or, if not, why; with its probes, processes, contexts, and the time
+    /// of its last event. At once, if --for says nothing else. With --json they are
+    /// there always, as "targets".
+    #[arg(long, conflicts_with = "why")]
+    pub targets: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -24,7 +24,7 @@ extern "C" fn probed(_context: *const i32) {
 ///
 /// With what does not work.
 pub fn run() -> anyhow::Result<()> {
-    let mut kernel = Kernel::load(LoadOptions { max_contexts: 16 })?;
+    let mut kernel = Kernel::load(LoadOptions { max_contexts: 16, ..LoadOptions::default() })?;
     let address = probed as *const () as u64;
     let (path, file_offset) = in_file(address).context("cannot find the program's own file")?;
     let point = ProbePoint {

@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub contexts: Vec<ContextSnapshot>,
     /// What is not known, and why.
     pub gaps: Vec<GapSnapshot>,
+    /// The libraries that processes map, and what has become of each.
+    #[serde(default)]
+    pub targets: Vec<TargetSnapshot>,
     /// Sums that never fall; not part of the JSON contract.
     #[serde(skip)]
     pub groups: Vec<GroupSnapshot>,
@@ -209,6 +212,62 @@ pub struct GapSnapshot {
     pub reason: String,
 }
 
+/// A library file that processes map, or that still has probes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetSnapshot {
+    /// The file.
+    pub library: LibrarySnapshot,
+    /// What has become of it.
+    pub state: TargetState,
+    /// Why it is not observed; `null` if it is, or is being learnt.
+    pub reason: Option<String>,
+    /// How many probes it has.
+    pub probes: usize,
+    /// The pids of the processes that map it.
+    pub processes: Vec<u32>,
+    /// Its contexts.
+    pub contexts: TargetContexts,
+    /// When one of its probes last saw a context; `null`: not yet.
+    #[serde(serialize_with = "milliseconds_or_null")]
+    pub last_event: Option<Timestamp>,
+}
+
+/// What has become of a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetState {
+    /// Its probes are attached.
+    Observed,
+    /// It is being learnt: it was met a moment ago.
+    Learning,
+    /// It is not observed.
+    Refused,
+}
+
+impl TargetState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Observed, Self::Learning, Self::Refused];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Learning => "learning",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// How many contexts a library has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetContexts {
+    /// Those that live.
+    pub live: usize,
+    /// Those that ended and are still listed.
+    pub ended: usize,
+}
+
 /// The sums of a group of contexts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSnapshot {
@@ -229,12 +288,36 @@ pub struct GroupSnapshot {
 pub struct Health {
     /// Things that were lost or refused in the kernel, and how often.
     pub losses: Vec<(&'static str, u64)>,
-    /// Libraries that are observed, each with the number of its probes.
-    pub libraries: Vec<(LibrarySnapshot, usize)>,
+    /// How libraries are found.
+    pub discovery: DiscoveryHealth,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
     /// How often two witnesses disagreed, by what it was about.
     pub contradictions: Vec<(&'static str, u64)>,
+}
+
+/// How the agent keeps up with what processes map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiscoveryHealth {
+    /// Executable mappings that the kernel reported; `None`: it does not tell.
+    pub mappings: Option<u64>,
+    /// Reports of mappings that were lost.
+    pub lost: Option<u64>,
+    /// How often a process was looked at.
+    pub looks: u64,
+    /// Files of libraries that are held open.
+    pub held: usize,
+}
+
+/// As [`milliseconds`], or `null`.
+fn milliseconds_or_null<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => milliseconds(at, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// `2026-01-01T00:00:00.000Z`: the same width always.

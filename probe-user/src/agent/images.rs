@@ -1,56 +1,30 @@
-//! Learns each library file once, and attaches its probes once.
+//! Learns each library file once, attaches its probes once, and lets go of it
+//! when nobody maps it any more.
+
+mod answers;
+pub mod targets;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    fs::File,
     os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use probe_common::BlockLayout;
 use tracing::{info, warn};
 
-use crate::{
-    host::{
-        Library,
-        discovery::{FileId, MappedFile},
-    },
-    image::{
-        Companion, Elf, ElfError, FieldGap, Gap, Image, PlanChoice, ProbeKind, ProbePoint,
-        SettingsLayout, companion, elf, plan,
-    },
-    kernel::{AttachError, Kernel},
-    snapshot::{GapSnapshot, LibrarySnapshot},
+use super::{
+    companion::{MappedCompanion, look_for_names},
+    inodes::{InodeId, Inodes},
+    learner::{Learner, Lesson, Outcome, Task},
+    probes::Probes,
+    usage::{Has, Standing, Usage, Uses},
 };
-
-/// Where probes are attached: the kernel.
-pub trait Probes {
-    /// Attaches the probes of an image to a file; says how many.
-    ///
-    /// # Errors
-    ///
-    /// If any of them is refused.
-    fn attach(
-        &mut self,
-        image: u32,
-        layout: BlockLayout,
-        points: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError>;
-}
-
-impl Probes for Kernel {
-    fn attach(
-        &mut self,
-        image: u32,
-        layout: BlockLayout,
-        points: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError> {
-        self.attach(image, layout, points, path)
-    }
-}
+use crate::{
+    host::{Library, Look},
+    image::{Elf, FieldGap, Gap, Image, PlanChoice, plan},
+    snapshot::GapSnapshot,
+};
 
 /// A library file that some process maps.
 enum Known {
@@ -67,195 +41,401 @@ enum Known {
 
 /// A libssl and the libcryptos that a process has with it: what is learnt of
 /// the one depends on the other.
-type Pair = (FileId, Vec<FileId>);
+type Pair = (InodeId, Vec<InodeId>);
+
+/// What came of learning a library.
+pub struct Learnt(Lesson<Question>);
+
+/// A library that is to be learnt, and the number of the question.
+type Question = (Pair, u64);
+
+/// Who waits for a library to be learnt.
+struct Asking {
+    /// Of the question.
+    number: u64,
+    /// The processes, each with the time since when its libraries are being loaded.
+    since: HashMap<u32, Instant>,
+}
 
 /// How long a process may map a libssl without the libcrypto that it needs: the
 /// dynamic linker maps one after the other.
 const LOADING: Duration = Duration::from_secs(2);
 
+/// More probes than any library has.
+const ROOM: usize = 64;
+
+/// How many files that nobody maps are held at most.
+const MAX_UNUSED: usize = 256;
+
+/// The kernel keeps a copy of the instruction under each probe: a program that
+/// maps the file now would execute those that stood there before.
+const OVERWRITTEN: &str = "it was overwritten while processes mapped it, and its code is another \
+                           now: it is observed again when all of these have ended";
+
 /// All libraries that were met.
 pub struct Images {
     choice: PlanChoice,
+    release_after: Duration,
+    inodes: Inodes,
+    usage: Usage,
     by_file: HashMap<Pair, Known>,
     /// Files that have probes: a second attachment would fire twice.
-    attached: HashMap<FileId, u32>,
+    attached: HashMap<InodeId, u32>,
+    /// Those that are attached, and those that contexts may still be of.
     images: HashMap<u32, Image>,
     next: u32,
+    learner: Learner<Question>,
+    questions: u64,
+    /// What is being learnt.
+    learning: HashMap<Pair, Asking>,
     /// Processes that were seen before all of their libraries were mapped.
     loading: HashMap<u32, Instant>,
-    /// Processes whose libraries were seen to be those that the probes are made for.
-    verified: HashSet<u32>,
+    /// Processes whose libraries wait until others are let go.
+    waiting: HashSet<u32>,
     /// Images that were met with different libcryptos.
     ambiguous: HashSet<u32>,
-    /// Open, so that nobody else gets their inode numbers.
-    held: HashMap<FileId, File>,
+    /// Images whose probes were removed, of which the agent was not told yet.
+    detached: Vec<u32>,
+    /// Files that were attached and then overwritten in place.
+    overwritten: HashSet<InodeId>,
     /// Fields of libraries about which two witnesses disagreed.
     contradictions: u64,
 }
 
 impl Images {
-    /// None yet.
+    /// None yet. A library is let go when nobody has mapped it for this time.
     #[must_use]
-    pub fn new(choice: PlanChoice) -> Self {
+    pub fn new(choice: PlanChoice, release_after: Duration) -> Self {
         Self {
             choice,
+            release_after,
+            inodes: Inodes::default(),
+            usage: Usage::default(),
             by_file: HashMap::new(),
             attached: HashMap::new(),
             images: HashMap::new(),
             next: 1,
+            learner: Learner::start(),
+            questions: 0,
+            learning: HashMap::new(),
             loading: HashMap::new(),
-            verified: HashSet::new(),
+            waiting: HashSet::new(),
             ambiguous: HashSet::new(),
-            held: HashMap::new(),
+            detached: Vec::new(),
+            overwritten: HashSet::new(),
             contradictions: 0,
         }
     }
 
-    /// Makes sure that the libraries are known, and their probes attached.
-    /// Says what cannot be observed, of which process.
-    pub fn attach(&mut self, probes: &mut impl Probes, libraries: &[Library]) -> Vec<GapSnapshot> {
-        let mut gaps = Vec::new();
-        let running: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
-        self.loading.retain(|pid, _| running.contains(pid));
-        self.verified.retain(|pid| running.contains(pid));
-        let mut met = HashSet::new();
-        for library in libraries {
-            let libcrypto = library.libcrypto.iter().map(|file| file.id).collect();
-            let pair = (library.libssl.id, libcrypto);
-            let gap = |reason: String| GapSnapshot {
-                pid: Some(library.pid),
-                library: Some(library.libssl.path.clone()),
-                reason,
-            };
-            if !self.by_file.contains_key(&pair) {
-                let Some(known) = self.learn(probes, library) else { continue };
-                self.by_file.insert(pair.clone(), known);
-            }
-            match &self.by_file[&pair] {
-                Known::Other => {}
-                Known::Refused(reason) => gaps.push(gap(reason.clone())),
-                Known::Attached(image) => {
-                    self.verified.insert(library.pid);
-                    let missing = self.images[image].gaps();
-                    gaps.extend(missing.map(|m| gap(format!("{}: {}", m.field, m.reason))));
-                }
-                Known::OtherNumber(image) => {
-                    self.verified.remove(&library.pid);
-                    self.ambiguous.insert(*image);
-                    gaps.push(gap(format!(
-                        "number: another process has this libssl with another libcrypto (image \
-                         {image}), which counts the sessions elsewhere"
-                    )));
-                }
-            }
-            met.insert(pair);
+    /// Makes sure that a process's libraries are known, and their probes
+    /// attached; notes what cannot be observed of it.
+    pub fn meet(&mut self, probes: &mut impl Probes, look: &Look) {
+        let mut uses = Uses { facts: look.facts.clone(), ..Uses::default() };
+        self.waiting.remove(&look.pid);
+        let since = self.loading.remove(&look.pid).unwrap_or_else(Instant::now);
+        for library in &look.libraries {
+            self.meet_library(probes, library, since, &mut uses);
         }
-        self.let_go(&met);
-        gaps
-    }
-
-    /// Forgets files that nobody maps and that have no probes.
-    fn let_go(&mut self, met: &HashSet<Pair>) {
-        self.by_file.retain(|pair, _| met.contains(pair) || self.attached.contains_key(&pair.0));
-        let kept: HashSet<FileId> = self
-            .by_file
-            .keys()
-            .flat_map(|(libssl, libcrypto)| libcrypto.iter().chain([libssl]).copied())
-            .collect();
-        self.held.retain(|id, _| kept.contains(id));
-    }
-
-    /// Whether a process was met while its libraries were being loaded: it
-    /// should be looked at again soon.
-    #[must_use]
-    pub fn is_loading(&self) -> bool {
-        self.loading.values().any(|since| since.elapsed() < LOADING)
-    }
-
-    /// Whether the number of sessions of a process is where the image's probes
-    /// look for it.
-    #[must_use]
-    pub fn knows_number(&self, image: u32, pid: u32) -> bool {
-        !self.ambiguous.contains(&image) || self.verified.contains(&pid)
-    }
-
-    /// Opens a mapped file and keeps it open. `None`: it is gone, or another
-    /// file is mapped there by now.
-    fn hold(&mut self, file: &MappedFile) -> Option<Result<(), ElfError>> {
-        if self.held.contains_key(&file.id) {
-            return Some(Ok(()));
-        }
-        match elf::open(&file.open_at) {
-            Ok(open) => {
-                let same = open.metadata().is_ok_and(|m| FileId::of(&m) == file.id);
-                same.then(|| {
-                    self.held.insert(file.id, open);
-                    Ok(())
-                })
-            }
-            Err(error) if error.is_not_found() => None,
-            Err(error) => Some(Err(error)),
+        uses.gaps.extend(look.gaps.iter().map(|gap| GapSnapshot {
+            pid: Some(look.pid),
+            library: Some(gap.library.clone()),
+            reason: gap.reason.clone(),
+        }));
+        if look.matters() {
+            self.usage.set(look.pid, uses, Instant::now());
+        } else {
+            self.usage.remove(look.pid, Instant::now());
         }
     }
 
-    /// `None`: the process vanished, or is not complete yet; it, or another one,
-    /// may show the file later.
-    fn learn(&mut self, probes: &mut impl Probes, library: &Library) -> Option<Known> {
-        let shown = &library.libssl.path;
-        // Held open: what follows does not depend on the process's life.
-        for file in library.libcrypto.iter().chain([&library.libssl]) {
-            if let Err(error) = self.hold(file)? {
-                return Some(refused(library, error.to_string()));
-            }
-        }
-        let mut elf = match Elf::read(self.held.get(&library.libssl.id)?, shown) {
-            Ok(elf) => elf,
-            Err(error) => return Some(refused(library, error.to_string())),
+    /// A process is gone.
+    pub fn gone(&mut self, pid: u32) {
+        self.loading.remove(&pid);
+        self.waiting.remove(&pid);
+        self.usage.remove(pid, Instant::now());
+    }
+
+    /// `since`: when the process was first seen with libraries that are not complete.
+    fn meet_library(
+        &mut self,
+        probes: &mut impl Probes,
+        library: &Library,
+        since: Instant,
+        uses: &mut Uses,
+    ) {
+        let gap = |reason: String| GapSnapshot {
+            pid: Some(library.pid),
+            library: Some(library.libssl.path.clone()),
+            reason,
         };
-        let root = PathBuf::from(format!("/proc/{}/root", library.pid));
-        Image::look_for_names(&mut elf, shown, &[Path::new("/"), &root]);
-        if !Image::may_be_openssl(&elf) {
-            return Some(if elf.function("SSL_CTX_new").is_some() {
-                let why = "it has SSL_CTX_new, but neither SSL_CTX_ctrl nor SSL_CTX_sess_number \
-                           and its like: not OpenSSL's libssl, nor a known relative's";
-                refused(library, why.to_owned())
-            } else {
-                Known::Other
-            });
+        let has = |libssl, standing| {
+            let path = library.libssl.path.clone();
+            Has { libssl, path, standing }
+        };
+        let refused = |uses: &mut Uses, libssl, reason: String| {
+            uses.libraries.push(has(libssl, Standing::Refused(reason.clone())));
+            uses.gaps.push(gap(reason));
+        };
+        let pair = match self.hold(probes, library, uses) {
+            Some(Ok(pair)) => pair,
+            Some(Err(reason)) => return refused(uses, None, reason),
+            None => return,
+        };
+        let libssl = Some(pair.0);
+        if self.overwritten.contains(&pair.0) {
+            return refused(uses, libssl, OVERWRITTEN.to_owned());
         }
-        // An emulator's process maps libraries of another processor: their code is
-        // data to this one, and a probe in it would damage it.
-        let (theirs, ours) = (elf.processor().name(), std::env::consts::ARCH);
-        if theirs != ours {
-            let why = format!("its machine code is for {theirs}, and this machine is {ours}");
-            return Some(refused(library, why));
+        if !self.by_file.contains_key(&pair) && !self.has_room(probes, library.pid, pair.0) {
+            return refused(uses, libssl, "all probe points are in use".to_owned());
         }
-        let companion = MappedCompanion::of(&elf, library);
-        if Image::is_openssl(&elf) && matches!(companion, MappedCompanion::Absent(_)) {
-            let since = *self.loading.entry(library.pid).or_insert_with(Instant::now);
-            if since.elapsed() < LOADING {
-                return None;
+        let Some(known) = self.by_file.get(&pair) else {
+            uses.libraries.push(has(libssl, Standing::Learning));
+            return self.ask(pair, library, since);
+        };
+        match known {
+            Known::Other => {}
+            Known::Refused(reason) => refused(uses, libssl, reason.clone()),
+            Known::Attached(image) => {
+                uses.verified.insert(*image);
+                uses.libraries.push(has(libssl, Standing::Observed(*image)));
+                let missing = self.images[image].gaps();
+                uses.gaps.extend(missing.map(|m| gap(format!("{}: {}", m.field, m.reason))));
+            }
+            Known::OtherNumber(image) => {
+                self.ambiguous.insert(*image);
+                uses.libraries.push(has(libssl, Standing::Observed(*image)));
+                uses.gaps.push(gap(format!(
+                    "number: another process has this libssl with another libcrypto (image \
+                     {image}), which counts the sessions elsewhere"
+                )));
             }
         }
-        self.loading.remove(&library.pid);
-        let image = companion.learn(library, &elf, self.choice);
+    }
+
+    /// Holds the files of a library. `None`: the process is gone, or something
+    /// else is mapped there by now.
+    fn hold(
+        &mut self,
+        probes: &mut impl Probes,
+        library: &Library,
+        uses: &mut Uses,
+    ) -> Option<Result<Pair, String>> {
+        let mut ids = Vec::new();
+        for file in library.libcrypto.iter().chain([&library.libssl]) {
+            match self.inodes.hold(file)? {
+                Ok(held) => {
+                    if held.rewritten {
+                        self.relearn(probes, library, held.id);
+                    }
+                    ids.push(held.id);
+                    uses.inodes.extend(self.inodes.behind(file));
+                }
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+        let libssl = ids.pop()?;
+        Some(Ok((libssl, ids)))
+    }
+
+    /// A file was written to while somebody mapped it.
+    fn relearn(&mut self, probes: &mut impl Probes, library: &Library, id: InodeId) {
+        let fits = |number: &u32| self.still_fits(library, *number, id);
+        if self.attached.get(&id).is_some_and(fits) {
+            return;
+        }
+        self.by_file.retain(|pair, _| !concerns(pair, id));
+        self.learning.retain(|pair, _| !concerns(pair, id));
+        if let Some(image) = self.attached.remove(&id) {
+            warn!(library = %library.libssl.path.display(), "overwritten, and let go");
+            probes.detach(image);
+            self.detached.push(image);
+            self.overwritten.insert(id);
+        }
+    }
+
+    /// Whether what was learnt of a file is what it says now.
+    fn still_fits(&self, library: &Library, number: u32, id: InodeId) -> bool {
+        let shown = &library.libssl.path;
+        let elf = self.inodes.file(id).and_then(|file| Elf::read(file, shown).ok());
+        let Some(mut elf) = elf else { return false };
+        look_for_names(&mut elf, library);
+        let now = MappedCompanion::of(&elf, library).learn(library, &elf, self.choice);
+        let then = &self.images[&number];
+        now.learnt.layout == then.learnt.layout && now.plan.points == then.plan.points
+    }
+
+    /// Whether there is room for the probes of a library. If not, some is made,
+    /// and the process waits for that; if none can be made, it has its turn later.
+    fn has_room(&mut self, probes: &mut impl Probes, pid: u32, libssl: InodeId) -> bool {
+        let (now, soon) = probes.room();
+        if self.attached.contains_key(&libssl) || now >= ROOM {
+            return true;
+        }
+        if soon < ROOM {
+            let unused = self.usage.unused();
+            let attached = |(id, _): &&(InodeId, Instant)| self.attached.contains_key(id);
+            let Some((oldest, _)) = unused.iter().find(attached) else { return false };
+            self.let_go(probes, *oldest);
+        }
+        self.waiting.insert(pid);
+        false
+    }
+
+    /// Lets go of what nobody has mapped for long enough. `seen_all` says whether
+    /// all processes were looked at after a time, `has_live` whether contexts of an
+    /// image live: in a process that has closed the library, or was not looked at.
+    pub fn release(
+        &mut self,
+        probes: &mut impl Probes,
+        seen_all: impl Fn(Instant) -> bool,
+        has_live: impl Fn(u32) -> bool,
+    ) {
+        let unused = self.usage.unused();
+        let many = unused.len().saturating_sub(MAX_UNUSED);
+        for (n, (id, since)) in unused.into_iter().enumerate() {
+            let over = since.elapsed() >= self.release_after
+                && seen_all(since)
+                && !self.attached.get(&id).is_some_and(|image| has_live(*image));
+            if n < many || over {
+                self.let_go(probes, id);
+            }
+        }
+    }
+
+    /// Images whose probes were removed since the last time. If contexts of them
+    /// live, nobody sees any more when they end.
+    pub fn take_detached(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.detached)
+    }
+
+    /// Whether something waits to be let go.
+    #[must_use]
+    pub fn is_releasing(&self) -> bool {
+        self.usage.any_unused()
+    }
+
+    fn let_go(&mut self, probes: &mut impl Probes, id: InodeId) {
+        if let Some(image) = self.attached.remove(&id) {
+            info!(library = %self.images[&image].path.display(), "nobody maps it: let go");
+            probes.detach(image);
+            self.detached.push(image);
+        }
+        self.overwritten.remove(&id);
+        self.by_file.retain(|pair, _| !concerns(pair, id));
+        self.inodes.let_go(id);
+        self.usage.forget(id);
+    }
+
+    /// Forgets what was learnt of libraries that were let go and that no context
+    /// is of any more.
+    pub fn forget(&mut self, has_contexts: impl Fn(u32) -> bool) {
+        if self.images.len() > self.attached.len() {
+            let attached: HashSet<u32> = self.attached.values().copied().collect();
+            self.images.retain(|image, _| attached.contains(image) || has_contexts(*image));
+            self.ambiguous.retain(|image| self.images.contains_key(image));
+        }
+    }
+
+    /// Processes that are to be looked at again soon: they were met while their
+    /// libraries were being loaded, or these wait for others to be let go.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<u32> {
+        self.loading.keys().chain(&self.waiting).copied().collect()
+    }
+
+    /// Has a library learnt. The answer comes as a [`Lesson`].
+    fn ask(&mut self, pair: Pair, library: &Library, since: Instant) {
+        if let Some(asking) = self.learning.get_mut(&pair) {
+            asking.since.entry(library.pid).or_insert(since);
+            return;
+        }
+        let inodes = pair.1.iter().chain([&pair.0]);
+        // Of one's own: what is learnt does not depend on who lets go of what.
+        let files = inodes.map(|id| self.inodes.file(*id)?.try_clone().ok()).collect();
+        // Without a file descriptor left, at the next look.
+        let Some(files) = files else { return };
+        self.questions += 1;
+        let number = self.questions;
+        let asking = Asking { number, since: HashMap::from([(library.pid, since)]) };
+        self.learning.insert(pair.clone(), asking);
+        let complete = since.elapsed() >= LOADING;
+        let (library, choice) = (library.clone(), self.choice);
+        self.learner.give(Task { key: (pair, number), library, files, choice, complete });
+    }
+
+    /// Whether libraries are being learnt.
+    #[must_use]
+    pub fn is_learning(&self) -> bool {
+        !self.learning.is_empty()
+    }
+
+    /// Waits until something was learnt; for ever if nothing is.
+    pub async fn next_lesson(&mut self) -> Learnt {
+        match self.learner.next().await {
+            Some(lesson) => Learnt(lesson),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// As [`Self::next_lesson`], outside of a runtime. `None`: nothing will come.
+    pub fn wait_for_lesson(&mut self) -> Option<Learnt> {
+        self.learner.wait().map(Learnt)
+    }
+
+    /// Takes in what was learnt, and attaches the probes. Says which processes are
+    /// to be looked at again: they have the library.
+    pub fn take_lesson(&mut self, probes: &mut impl Probes, Learnt(lesson): Learnt) -> Vec<u32> {
+        let Lesson { key: (pair, number), library, outcome } = lesson;
+        // Of an earlier question, before the file was written to.
+        if self.learning.get(&pair).is_none_or(|asking| asking.number != number) {
+            return Vec::new();
+        }
+        let asking = self.learning.remove(&pair).map(|asking| asking.since).unwrap_or_default();
+        let known = match outcome {
+            Outcome::Other => Some(Known::Other),
+            Outcome::Refused(reason) => Some(refused(&library, reason)),
+            Outcome::Incomplete => {
+                for (pid, since) in &asking {
+                    self.loading.entry(*pid).or_insert(*since);
+                }
+                return Vec::new();
+            }
+            // Others have taken the room meanwhile: at the next look at a process.
+            Outcome::Image(image)
+                if !self.attached.contains_key(&pair.0)
+                    && probes.room().0 < image.plan.points.len() =>
+            {
+                return Vec::new();
+            }
+            Outcome::Image(image) => self.observe(probes, &library, pair.0, *image),
+        };
+        if let Some(known) = known.filter(|_| self.inodes.file(pair.0).is_some()) {
+            self.by_file.insert(pair, known);
+        }
+        asking.into_keys().collect()
+    }
+
+    fn observe(
+        &mut self,
+        probes: &mut impl Probes,
+        library: &Library,
+        libssl: InodeId,
+        image: Image,
+    ) -> Option<Known> {
         let disagreed = |gap: &&FieldGap| matches!(gap.reason, Gap::Contradiction { .. });
         self.contradictions += image.gaps().filter(disagreed).count() as u64;
-        Some(self.observe(probes, library, image))
-    }
-
-    fn observe(&mut self, probes: &mut impl Probes, library: &Library, image: Image) -> Known {
-        if let Some(number) = self.attached.get(&library.libssl.id) {
+        if let Some(number) = self.attached.get(&libssl) {
             // Known with another libcrypto: the probes that are there serve.
             let known = &self.images[number].learnt.layout;
             let same = known.num_items == image.learnt.layout.num_items;
-            return if same { Known::Attached(*number) } else { Known::OtherNumber(*number) };
+            let attached = if same { Known::Attached } else { Known::OtherNumber };
+            return Some(attached(*number));
         }
         let Some(layout) = plan::block_layout(&image.learnt.layout) else {
             let gaps = image.learnt.gaps.iter().chain(&image.plan.gaps);
             let reasons: BTreeSet<String> = gaps.map(|gap| gap.reason.to_string()).collect();
             let reasons = Vec::from_iter(reasons).join("; ");
-            return refused(library, format!("its layout is not known: {reasons}"));
+            return Some(refused(library, format!("its layout is not known: {reasons}")));
         };
         if !image.plan.sees_deaths() || !image.plan.sees_contexts() {
             let reasons: Vec<String> = image
@@ -264,14 +444,21 @@ impl Images {
                 .iter()
                 .map(|gap| format!("{}: {}", gap.field, gap.reason))
                 .collect();
-            return refused(library, format!("probes cannot be placed: {}", reasons.join("; ")));
+            let reason = format!("probes cannot be placed: {}", reasons.join("; "));
+            return Some(refused(library, reason));
         }
-        let Some(file) = self.held.get(&library.libssl.id) else {
-            return refused(library, "it was closed too early".to_owned());
-        };
+        // If it was let go meanwhile, or changed, whoever maps it shows it again.
+        let file = self.inodes.file(libssl).filter(|_| self.inodes.is_as_it_was(libssl))?;
         let number = self.next;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         match probes.attach(number, layout, &image.plan.points, &path) {
+            // It was copied by its overlay just now, and the probes are on the copy.
+            Ok(_) if !self.inodes.is_as_it_was(libssl) => {
+                probes.detach(number);
+                self.detached.push(number);
+                self.next += 1;
+                None
+            }
             Ok(attached) => {
                 info!(
                     library = %image.path.display(),
@@ -280,73 +467,17 @@ impl Images {
                     "observed"
                 );
                 self.next += 1;
-                self.attached.insert(library.libssl.id, number);
+                self.attached.insert(libssl, number);
                 self.images.insert(number, image);
-                Known::Attached(number)
+                Some(Known::Attached(number))
             }
-            Err(error) => refused(library, format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => Some(refused(library, format!("{:#}", anyhow::Error::from(error)))),
         }
     }
+}
 
-    /// The image of a library that a process maps, if its probes are attached and
-    /// made for that process's libcrypto too.
-    #[must_use]
-    pub fn image_of(&self, library: &Library) -> Option<u32> {
-        let libcrypto = library.libcrypto.iter().map(|file| file.id).collect();
-        match self.by_file.get(&(library.libssl.id, libcrypto))? {
-            Known::Attached(image) => Some(*image),
-            _ => None,
-        }
-    }
-
-    /// The file of an image.
-    #[must_use]
-    pub fn file(&self, image: u32) -> Option<FileId> {
-        self.attached.iter().find(|(_, number)| **number == image).map(|(file, _)| *file)
-    }
-
-    /// What was learnt of an image.
-    #[must_use]
-    pub fn image(&self, image: u32) -> Option<&Image> {
-        self.images.get(&image)
-    }
-
-    /// Where the settings are in the contexts of an image.
-    #[must_use]
-    pub fn settings(&self, image: u32) -> SettingsLayout {
-        self.images.get(&image).map(|image| image.settings.layout).unwrap_or_default()
-    }
-
-    /// Fields of the libraries that were learnt about which two witnesses disagreed.
-    #[must_use]
-    pub fn contradictions(&self) -> u64 {
-        self.contradictions
-    }
-
-    /// What is shown of an image.
-    #[must_use]
-    pub fn library(&self, image: u32) -> LibrarySnapshot {
-        self.images.get(&image).map_or_else(LibrarySnapshot::default, |image| LibrarySnapshot {
-            path: image.path.clone(),
-            build_id: image.build_id.clone(),
-            version: image.version.clone(),
-            family: image.family,
-        })
-    }
-
-    /// Whether counters of this image change without a probe: its probes stand
-    /// at function entries.
-    #[must_use]
-    pub fn changes_unseen(&self, image: u32) -> bool {
-        let at_entries =
-            |image: &Image| image.plan.points.iter().any(|p| p.kind == ProbeKind::Entry);
-        self.images.get(&image).is_some_and(at_entries)
-    }
-
-    /// The images whose probes are attached.
-    pub fn attached(&self) -> impl Iterator<Item = u32> {
-        self.attached.values().copied()
-    }
+fn concerns(pair: &Pair, id: InodeId) -> bool {
+    pair.0 == id || pair.1.contains(&id)
 }
 
 fn refused(library: &Library, reason: String) -> Known {
@@ -354,115 +485,5 @@ fn refused(library: &Library, reason: String) -> Known {
     Known::Refused(reason)
 }
 
-/// The libcrypto that a libssl of a process is linked to.
-pub enum MappedCompanion {
-    /// Both are in one file.
-    Within,
-    /// The process maps it.
-    Found(Box<Elf>),
-    /// The process does not map it (yet, or any more); its name.
-    Absent(String),
-    /// It cannot be read; its name, and why.
-    Unreadable(String, String),
-}
-
-impl MappedCompanion {
-    /// Looks for it, by the name in `DT_NEEDED`, among what the process maps.
-    #[must_use]
-    pub fn of(elf: &Elf, library: &Library) -> Self {
-        if !companion::is_elsewhere(elf) {
-            return Self::Within;
-        }
-        let name = companion::libcrypto_name(elf).unwrap_or("libcrypto").to_owned();
-        let needed = elf.needed();
-        let mut found = None;
-        for file in &library.libcrypto {
-            match Elf::open(&file.open_at) {
-                Ok(elf) => {
-                    // The file can have another name: libcrypto.so.3.0.7.
-                    let needed = |soname: &str| needed.iter().any(|name| name == soname);
-                    if elf.soname().is_some_and(|soname| !needed(soname)) {
-                        continue;
-                    }
-                    if found.replace(elf).is_some() {
-                        let why = "the process maps two of that name".to_owned();
-                        return Self::Unreadable(name, why);
-                    }
-                }
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Self::Unreadable(name, error.to_string()),
-            }
-        }
-        found.map_or(Self::Absent(name), |elf| Self::Found(Box::new(elf)))
-    }
-
-    /// Learns the libssl with it.
-    #[must_use]
-    pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
-        let companion = match self {
-            Self::Within => Companion::Within,
-            Self::Found(elf) => Companion::Found(elf),
-            Self::Absent(name) => Companion::Missing(name.clone()),
-            Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),
-        };
-        Image::learn(library.libssl.path.clone(), elf, &companion, choice)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{fs, io::Write as _};
-
-    use super::*;
-
-    /// Refuses whatever is to be attached: nothing is in these tests.
-    struct NoKernel;
-
-    impl Probes for NoKernel {
-        fn attach(
-            &mut self,
-            _: u32,
-            _: BlockLayout,
-            _: &[ProbePoint],
-            path: &Path,
-        ) -> Result<usize, AttachError> {
-            panic!("nothing is attached to {}", path.display())
-        }
-    }
-
-    fn mapped(path: &Path) -> MappedFile {
-        let id = FileId::of(&fs::metadata(path).expect("the file is there"));
-        MappedFile { id, path: path.to_path_buf(), open_at: path.to_path_buf() }
-    }
-
-    /// What is learnt of a file stays, whatever becomes of its bytes and however
-    /// many processes map it: it is not read again.
-    #[test]
-    fn a_file_is_learnt_once_for_all_processes() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("libssl.so.3");
-        fs::write(&path, "no library").expect("it can be written");
-        let file = mapped(&path);
-        let library = |pid| Library { pid, libssl: file.clone(), libcrypto: Vec::new() };
-        let mut images = Images::new(PlanChoice::Auto);
-        let first = images.attach(&mut NoKernel, &[library(1)]);
-        assert!(first[0].reason.contains("not a readable"), "{first:?}");
-
-        // A readable one takes its place, in the same inode.
-        let own = fs::read("/proc/self/exe").expect("this program can be read");
-        File::options()
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&own))
-            .expect("it can be written");
-        let others: Vec<Library> = (1..=20).map(library).collect();
-        let gaps = images.attach(&mut NoKernel, &others);
-        assert_eq!(gaps.len(), 20);
-        assert!(gaps.iter().all(|gap| gap.reason == first[0].reason), "{gaps:?}");
-
-        // Whatever it is taken for: read anew, something else is said of it.
-        let fresh = Images::new(PlanChoice::Auto).attach(&mut NoKernel, &[library(1)]);
-        assert!(fresh.iter().all(|gap| gap.reason != first[0].reason), "{fresh:?}");
-    }
-}
+mod tests;

@@ -1,11 +1,23 @@
 //! The agent: discovers, attaches, follows lives, and says what is known.
 
+pub mod companion;
 pub mod idle;
 pub mod images;
+mod inodes;
+mod learner;
+mod look;
 mod losses;
+pub mod probes;
+mod reap;
+mod targets;
 pub mod task;
+mod usage;
+pub mod watch;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, record_flags};
@@ -14,6 +26,7 @@ use tracing::{debug, warn};
 use self::{
     idle::{Idle, ScanOptions},
     images::Images,
+    targets::LastEvents,
 };
 use crate::{
     context::{
@@ -22,12 +35,9 @@ use crate::{
         registry::{Origin, Retention},
         settings::Settings,
     },
-    host::{Discovery, LiveMemory, ProcessFacts, ProcessMemory},
+    host::{Discovery, LiveMemory, ProcessMemory},
     image::PlanChoice,
-    kernel::{
-        Kernel, Lifecycle, LoadOptions,
-        events::{End, unreported_end},
-    },
+    kernel::{Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings, events::unreported_end},
     snapshot::{
         ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot, Watched,
     },
@@ -40,41 +50,37 @@ pub struct AgentOptions {
     pub pids: HashSet<u32>,
     /// Where probes are put.
     pub plan: PlanChoice,
+    /// How they are attached.
+    pub links: LinkChoice,
     /// How many live contexts are recorded at most.
     pub max_contexts: u32,
     /// How many ended contexts are listed at most.
     pub max_ended: usize,
     /// Whether processes are looked into for contexts that are idle.
     pub scan: Option<ScanOptions>,
+    /// How long nobody must have mapped a library before its probes are removed.
+    pub release_after: Duration,
 }
 
 /// The agent.
 pub struct Agent {
     kernel: Kernel,
     discovery: Discovery,
+    /// `None`: the kernel does not tell of mappings.
+    mappings: Option<Mappings>,
     images: Images,
+    release_after: Duration,
     registry: Registry,
     idle: Option<Idle>,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
-    gaps: Vec<GapSnapshot>,
     release: String,
-    rescan: bool,
+    /// Processes are to be looked at: one may have ended, or executes another
+    /// program and the kernel does not tell what it maps.
+    changed: bool,
+    last_events: LastEvents,
     /// Contexts that were given up without a report of their end.
     unreported: u64,
-}
-
-/// A process, for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Process {
-    pid: u32,
-    start_time_ticks: Option<u64>,
-}
-
-impl Process {
-    fn of(context: &Context) -> Self {
-        Self { pid: context.key.tgid, start_time_ticks: context.facts.start_time_ticks }
-    }
 }
 
 impl Agent {
@@ -96,27 +102,37 @@ impl Agent {
         options: AgentOptions,
         memory: Box<dyn ProcessMemory + Send>,
     ) -> anyhow::Result<Self> {
-        let kernel = Kernel::load(LoadOptions { max_contexts: options.max_contexts })?;
+        let kernel =
+            Kernel::load(LoadOptions { max_contexts: options.max_contexts, links: options.links })?;
         if !kernel.exit_is_final() {
             warn!(
                 "before Linux 6.16, values of a process that exits are those that its last probe saw"
             );
         }
+        // Before the first look: what is mapped after it is reported.
+        let mappings = Mappings::open()
+            .inspect_err(|error| {
+                warn!(%error, "every process is looked at every second instead");
+            })
+            .ok();
         let idle = options.scan.as_ref().map(Idle::new).transpose();
         let mut agent = Self {
             kernel,
-            idle: idle.context("cannot start the scan")?,
-            discovery: Discovery::default(),
-            images: Images::new(options.plan),
+            discovery: Discovery::new(options.pids.clone()),
+            mappings,
+            images: Images::new(options.plan, options.release_after),
+            release_after: options.release_after,
             registry: Registry::new(Retention { ended: options.max_ended }),
+            idle: idle.context("cannot start the scan")?,
             memory,
             pids: options.pids,
-            gaps: Vec::new(),
             release: kernel_release(),
-            rescan: false,
+            changed: false,
+            last_events: LastEvents::default(),
             unreported: 0,
         };
         agent.scan();
+        agent.learn_all();
         Ok(agent)
     }
 
@@ -125,112 +141,39 @@ impl Agent {
         &mut self.kernel
     }
 
-    /// Looks at the mappings of all processes; attaches what is new. Says
-    /// whether to look again soon, since a process is just loading its libraries.
-    pub fn scan(&mut self) -> bool {
-        self.rescan = false;
-        let (libraries, unseen) = self.discovery.scan(&self.pids);
-        let mut gaps = self.images.attach(&mut self.kernel, &libraries);
-        gaps.extend(unseen.into_iter().map(|gap| GapSnapshot {
-            pid: Some(gap.pid),
-            library: Some(gap.library),
-            reason: gap.reason,
-        }));
-        gaps.sort();
-        gaps.dedup();
-        self.gaps = gaps;
-        self.look_into(&libraries);
-        self.reap();
-        self.images.is_loading()
-    }
-
-    /// Ends contexts whose process is gone without a report: on kernels whose
-    /// exits do not tell, and where a report was lost.
-    fn reap(&mut self) {
-        let processes: HashSet<Process> = self.registry.live().map(Process::of).collect();
-        let gone: HashSet<Process> = processes
-            .into_iter()
-            .filter(|process| !ProcessFacts::is_alive(process.pid, process.start_time_ticks))
-            .collect();
-        if !gone.is_empty() {
-            // Their reports are under way, as a rule.
-            self.handle_events();
-            let contexts: Vec<(ContextKey, u64)> = self
-                .registry
-                .live()
-                .filter(|context| gone.contains(&Process::of(context)))
-                .map(|context| (context.key, context.born_ns))
-                .collect();
-            for (key, born_ns) in contexts {
-                self.end_with_process(&key, born_ns);
-            }
-        }
-        self.registry.retain_processes(|pid| ProcessFacts::is_alive(pid, None));
-        let recorded = self.kernel.processes().unwrap_or_else(|error| {
-            warn!(%error, "cannot read the map of processes");
-            Vec::new()
-        });
-        for pid in recorded.into_iter().filter(|pid| !ProcessFacts::is_alive(*pid, None)) {
-            if let Err(error) = self.kernel.forget_process(pid) {
-                warn!(%error, "cannot remove a process that has ended");
-            }
-        }
-    }
-
-    /// A context whose process is gone, without a report so far.
-    fn end_with_process(&mut self, key: &ContextKey, born_ns: u64) {
-        match self.kernel.context(key) {
-            Ok(Some(record)) if record.born_ns == born_ns => {
-                let end = unreported_end(&record).unwrap_or(End::Exited { final_values: false });
-                self.registry.end(*key, &record, end, Origin::default);
-                self.forget_context(key);
-            }
-            Ok(_) => self.give_up(key, State::Exited),
-            Err(error) => warn!(%error, "cannot read the map of contexts"),
-        }
-    }
-
-    /// There is no record of a context any more, and no report of its end.
-    fn give_up(&mut self, key: &ContextKey, state: State) {
-        if self.registry.missing(key, state) {
-            warn!(pid = key.tgid, ctx = format!("{:#x}", key.address), "its end was not reported");
-            self.unreported += 1;
-        }
-    }
-
-    fn forget_context(&mut self, key: &ContextKey) {
-        if let Err(error) = self.kernel.forget_context(key) {
-            warn!(%error, "cannot remove a context that has ended");
-        }
-    }
-
-    /// Takes in every event that waits; says whether processes have changed so
-    /// that a scan is due.
+    /// Takes in every event that waits; says whether processes are to be looked
+    /// at because of one of them.
     pub fn handle_events(&mut self) -> bool {
         while let Some(event) = self.kernel.next_event() {
             debug!(?event, "event");
+            if let Lifecycle::Born(_, record) | Lifecycle::Ended(_, record, _) = &event {
+                self.last_events.note(record);
+            }
             match event {
                 Lifecycle::Born(key, record) if !self.is_believed(&key, &record) => {
                     self.admit_copy(&key, &record);
                 }
                 Lifecycle::Born(key, record) => {
-                    self.registry.born(key, &record, || origin(&mut self.kernel, &key, &record));
+                    let Self { kernel, images, registry, .. } = self;
+                    registry.born(key, &record, || origin(kernel, images, &key, &record));
                     self.read_settings(&key, &record);
                 }
                 // It ended before the agent could say whether it was one.
                 Lifecycle::Ended(key, record, _) if !self.is_believed(&key, &record) => {}
                 Lifecycle::Ended(key, record, end) => {
-                    let origin = || origin(&mut self.kernel, &key, &record);
-                    self.registry.end(key, &record, end, origin);
+                    let Self { kernel, images, registry, .. } = self;
+                    registry.end(key, &record, end, || origin(kernel, images, &key, &record));
                 }
                 Lifecycle::Executed { tgid } => {
-                    self.idle.iter_mut().for_each(|idle| idle.executed(tgid));
-                    self.rescan = true;
+                    self.images.executed(tgid);
+                    self.idle.iter_mut().for_each(|idle| idle.forget(tgid));
+                    // Else what it maps now is reported.
+                    self.changed |= self.mappings.is_none();
                 }
-                Lifecycle::ThreadExited { .. } => self.rescan = true,
+                Lifecycle::ThreadExited { .. } => self.changed = true,
             }
         }
-        self.rescan
+        self.changed
     }
 
     /// Reads the settings of a context that was just met: it may be gone at the
@@ -264,77 +207,31 @@ impl Agent {
         self.handle_events();
         for (key, record) in &records {
             let believed = self.is_believed(key, record);
-            let origin = || origin(&mut self.kernel, key, record);
+            self.last_events.note(record);
+            let Self { kernel, images, registry, .. } = self;
+            let origin = || origin(kernel, images, key, record);
             match unreported_end(record) {
                 Some(end) => {
                     if believed {
-                        self.registry.end(*key, record, end, origin);
+                        registry.end(*key, record, end, origin);
                     }
                     self.forget_context(key);
                 }
                 None if !believed => self.admit_copy(key, record),
                 None => {
-                    let known = self.registry.is_live(key, record.born_ns);
-                    if !known && self.registry.has_ended(key, record.born_ns) {
+                    let known = registry.is_live(key, record.born_ns);
+                    if !known && registry.has_ended(key, record.born_ns) {
                         continue;
                     }
                     // Its birth was reported, as a rule; a record says as much.
-                    self.registry.born(*key, record, origin);
+                    registry.born(*key, record, origin);
                     let seen = Observation::of_record(record, Source::Probe);
-                    self.registry.see(key, record.born_ns, seen);
+                    registry.see(key, record.born_ns, seen);
                 }
             }
         }
         self.look()?;
         self.build()
-    }
-
-    /// Reads every live context from its process's memory.
-    fn look(&mut self) -> anyhow::Result<()> {
-        let seen: Vec<(ContextKey, u64, Option<Observation>, Option<Settings>)> = self
-            .registry
-            .live()
-            .map(|context| {
-                let Context { key, layout, image, .. } = context;
-                let ContextKey { tgid, address, .. } = *key;
-                let seen = Observation::read(&*self.memory, tgid, address, layout);
-                let places = self.images.settings(*image);
-                let settings = Settings::read(&*self.memory, tgid, address, &places);
-                (*key, context.born_ns, seen.ok(), settings.ok())
-            })
-            .collect();
-        // Whatever ended before it was read has been reported by now, or marked.
-        self.handle_events();
-        for (key, born_ns, seen, settings) in seen {
-            if !self.registry.is_live(&key, born_ns) {
-                continue;
-            }
-            let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
-            match record.filter(|record| record.born_ns == born_ns) {
-                Some(record) if unreported_end(&record).is_none() => {
-                    let sure = record.flags & record_flags::UNSURE == 0;
-                    let seen = seen
-                        .filter(|_| sure)
-                        .unwrap_or_else(|| Observation::of_record(&record, Source::Probe));
-                    self.registry.see(&key, born_ns, seen);
-                    if let Some(settings) = settings.filter(|_| sure) {
-                        self.registry.set(&key, born_ns, settings);
-                    }
-                }
-                Some(record) => {
-                    let end = unreported_end(&record).unwrap_or(End::Freed);
-                    self.registry.end(key, &record, end, Origin::default);
-                    self.forget_context(&key);
-                }
-                None => {
-                    self.handle_events();
-                    if self.registry.is_live(&key, born_ns) {
-                        self.give_up(&key, State::Freed);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn build(&mut self) -> anyhow::Result<Snapshot> {
@@ -346,12 +243,12 @@ impl Agent {
             .collect();
         contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
-        let mut gaps = self.gaps.clone();
+        let mut gaps: BTreeSet<GapSnapshot> = self.images.gaps().cloned().collect();
         gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(losses::gap));
         if self.unreported > 0 {
             let what = "contexts ended without a report: their last values may be too low";
             let reason = format!("{} {what}", self.unreported);
-            gaps.push(GapSnapshot { pid: None, library: None, reason });
+            gaps.insert(GapSnapshot { pid: None, library: None, reason });
         }
         let contradictions: Vec<(&Context, Contradiction)> =
             self.registry.all().filter_map(|c| Some((c, c.contradiction?))).collect();
@@ -370,15 +267,12 @@ impl Agent {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             contexts,
-            gaps,
+            gaps: gaps.into_iter().collect(),
+            targets: self.targets(),
             groups,
             health: Health {
                 losses: losses.iter().map(|(loss, count)| (loss.name(), *count)).collect(),
-                libraries: self
-                    .images
-                    .attached()
-                    .map(|image| (self.images.library(image), self.kernel.attached(image)))
-                    .collect(),
+                discovery: self.discovery_health(),
                 forgotten: self.registry.forgotten(),
                 contradictions: vec![("layout", self.images.contradictions()), ("context", live)],
             },
@@ -435,7 +329,8 @@ impl Agent {
         if context.contradiction.is_some() {
             stats.number = None;
         }
-        if !self.images.knows_number(context.image, context.key.tgid) {
+        let (pid, started) = (context.key.tgid, context.facts.start_time_ticks);
+        if !self.images.knows_number(context.image, pid, started) {
             stats.number = None;
         }
         stats
@@ -471,12 +366,17 @@ impl Agent {
 }
 
 /// What is looked up when a context is met.
-fn origin(kernel: &mut Kernel, key: &ContextKey, record: &ContextRecord) -> Origin {
+fn origin(
+    kernel: &mut Kernel,
+    images: &Images,
+    key: &ContextKey,
+    record: &ContextRecord,
+) -> Origin {
     let inherited = kernel.take_inheritance(key, record.born_ns).unwrap_or_else(|error| {
         warn!(%error, "cannot read the map of inheritances");
         [0; 11]
     });
-    Origin { facts: ProcessFacts::read(key.tgid), inherited }
+    Origin { facts: images.facts(key.tgid), inherited }
 }
 
 /// The values as the functions of the manual page would return them.

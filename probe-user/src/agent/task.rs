@@ -1,4 +1,5 @@
-//! Runs the agent: events as they come, a scan every second, snapshots when asked.
+//! Runs the agent: events as they come, a safety net every second, snapshots when
+//! asked.
 
 use std::{
     io,
@@ -12,17 +13,17 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-
 use tracing::warn;
 
-use super::{Agent, AgentOptions};
-use crate::snapshot::Snapshot;
+use super::{Agent, AgentOptions, watch::Outcome};
+use crate::{host::discovery::TICK, snapshot::Snapshot};
 
-/// The longest time that a new library stays unseen.
-const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// The dynamic linker maps a program's libraries within this time, as a rule:
+/// they are looked at once.
+const GATHER: Duration = Duration::from_millis(5);
 
-/// After an exec the dynamic linker needs a moment to map the libraries.
-const SCAN_SOON: Duration = Duration::from_millis(20);
+/// When processes are looked at again that were met while it was at it.
+const SOON: Duration = Duration::from_millis(20);
 
 type Reply = oneshot::Sender<anyhow::Result<Arc<Snapshot>>>;
 
@@ -99,11 +100,12 @@ pub async fn spawn(options: AgentOptions) -> anyhow::Result<AgentHandle> {
 
 async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
     let events = agent.kernel().event_fd().and_then(watch);
-    let mut ticks = interval(SCAN_INTERVAL);
+    let mappings = agent.mappings_fd().and_then(watch);
+    let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let _logs = forward_logs(&mut agent);
-    let mut scan_at: Option<Instant> = None;
     let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+    let mut due = Due::default();
     let stopped = loop {
         if agent.has_looked() {
             waiting.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
@@ -118,36 +120,84 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
                 Some(Request::Stop(done)) => break Some(done),
                 None => break None,
             },
+            () = at(due.mappings) => {
+                due.mappings = None;
+                let unfinished = agent.take_mappings();
+                due.look_again(unfinished);
+            }
+            () = readable(&mappings), if due.mappings.is_none() => {
+                due.mappings = Some(Instant::now() + GATHER);
+            }
+            result = agent.next_result() => match result {
+                Outcome::Learnt(learnt) => {
+                    let unfinished = agent.take_lesson(learnt);
+                    due.look_again(unfinished);
+                }
+                Outcome::Found(found) => {
+                    if let Err(error) = agent.take_in(&found) {
+                        let error = format!("{error:#}");
+                        warn!(error, "what was found in memory is not shown");
+                    }
+                }
+            },
             () = readable(&events) => {
-                if agent.handle_events() && scan_at.is_none() {
-                    scan_at = Some(Instant::now() + SCAN_SOON);
+                if agent.handle_events() && due.changes.is_none() {
+                    due.changes = Some(Instant::now() + SOON);
                 }
             }
-            found = agent.found() => {
-                if let Err(error) = agent.take_in(&found) {
-                    warn!(error = format!("{error:#}"), "what was found in memory is not shown");
-                }
+            () = at(due.changes) => {
+                due.changes = None;
+                let unfinished = agent.follow_changes();
+                due.look_again(unfinished);
             }
-            () = sleep_until(scan_at.unwrap_or_else(Instant::now)), if scan_at.is_some() => {
-                scan_at = agent.scan().then(|| Instant::now() + SCAN_SOON);
+            () = at(due.looks) => {
+                due.looks = None;
+                let unfinished = agent.look_again();
+                due.look_again(unfinished);
             }
             _ = ticks.tick() => {
-                if agent.scan() {
-                    scan_at = Some(Instant::now() + SCAN_SOON);
-                }
+                let unfinished = agent.tick();
+                due.look_again(unfinished);
             }
         }
     };
-    drop(events);
+    drop((events, mappings));
     agent.stop();
     if let Some(done) = stopped {
         let _ = done.send(());
     }
 }
 
+/// What is to be done, and when.
+#[derive(Default)]
+struct Due {
+    /// To take in what was mapped.
+    mappings: Option<Instant>,
+    /// To see which processes have changed.
+    changes: Option<Instant>,
+    /// To look at processes again that were not finished.
+    looks: Option<Instant>,
+}
+
+impl Due {
+    fn look_again(&mut self, unfinished: bool) {
+        if unfinished && self.looks.is_none() {
+            self.looks = Some(Instant::now() + SOON);
+        }
+    }
+}
+
+/// Waits for a time; for ever if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for a file descriptor to become readable.
 fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: the owner has one file descriptor (a ring buffer's map), which it
+    // SAFETY: the owner has one file descriptor (such as a ring buffer's map), which it
     // keeps open and does not exchange for another for as long as it exists;
     // the `AsyncFd` owns the owner.
     unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) }.map_err(Into::into)
@@ -160,7 +210,7 @@ async fn readable(events: &io::Result<AsyncFd<OwnedFd>>) {
                 guard.clear_ready();
             }
         }
-        // Without it, events are handled at every scan.
+        // Without it, events are handled every second.
         Err(_) => std::future::pending().await,
     }
 }

@@ -47,14 +47,15 @@ fn probe() -> Check {
 }
 
 fn libraries() -> Check {
-    let (libraries, gaps) = Discovery::default().scan(&HashSet::new());
-    let processes: HashSet<u32> = libraries.iter().map(|library| library.pid).collect();
-    let files: HashSet<_> = libraries.iter().map(|library| library.libssl.id).collect();
+    let news = Discovery::default().scan();
+    let libraries = || news.looks.iter().flat_map(|look| &look.libraries);
+    let processes: HashSet<u32> = libraries().map(|library| library.pid).collect();
+    let files: HashSet<_> = libraries().map(|library| library.libssl.stamp.id).collect();
     let found = format!(
         "{} processes map {} libssl files; {} could not be looked at",
         processes.len(),
         files.len(),
-        gaps.len()
+        news.looks.iter().map(|look| look.gaps.len()).sum::<usize>()
     );
     Check { name: "libraries", outcome: Outcome::Ok, found, cure: None }
 }

@@ -1,18 +1,15 @@
 //! `sslsess explain`: what was learnt of a library, with its evidence.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::{print, print_json};
 use crate::{
-    agent::images::MappedCompanion,
+    agent::companion::{MappedCompanion, look_for_names},
     cli::ExplainArgs,
     export::explain::Explanation,
-    host::Discovery,
+    host::{Discovery, Library},
     image::{Companion, Elf, Image, companion},
 };
 
@@ -57,22 +54,22 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
 
 fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> {
     anyhow::ensure!(Path::new(&format!("/proc/{pid}")).exists(), "there is no process {pid}");
-    let (libraries, gaps) = Discovery::default().scan(&HashSet::from([pid]));
-    if let Some(gap) = gaps.first() {
+    let news = Discovery::default().look_again([pid]);
+    if let Some(gap) = news.looks.iter().flat_map(|look| &look.gaps).next() {
         anyhow::bail!("{}: {}; are you root?", gap.library.display(), gap.reason);
     }
+    let libraries: Vec<&Library> = news.looks.iter().flat_map(|look| &look.libraries).collect();
     anyhow::ensure!(
         !libraries.is_empty(),
         "process {pid} maps no libssl, and no file with OpenSSL in it"
     );
     libraries
-        .iter()
+        .into_iter()
         .map(|library| {
             let shown = &library.libssl.path;
             let mut elf = Elf::open(&library.libssl.open_at)
                 .with_context(|| format!("process {pid}, {}", shown.display()))?;
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
-            Image::look_for_names(&mut elf, shown, &[Path::new("/"), &root]);
+            look_for_names(&mut elf, library);
             let companion = MappedCompanion::of(&elf, library);
             let image = companion.learn(library, &elf, args.probe_plan);
             Ok(Explanation::of(&image))

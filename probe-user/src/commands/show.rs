@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::{Instant, interval_at};
 
 use super::{interrupted, print, print_json};
@@ -13,7 +14,7 @@ use crate::{
     agent::task::{self, AgentHandle},
     cli::ShowArgs,
     diagnosis,
-    export::{table, why},
+    export::{table, targets, why},
     host::family::Families,
     preflight,
     scan::Progress,
@@ -41,7 +42,8 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     }
     let progress = Arc::default();
     let scan = args.scan.options(&progress);
-    let unasked = if args.scan.scan { Duration::ZERO } else { WATCHED };
+    // What was mapped before is known as soon as the agent has started.
+    let unasked = if args.scan.scan || args.targets { Duration::ZERO } else { WATCHED };
     let watch_for = args.watch_for.unwrap_or(unasked);
     let agent = task::spawn(args.watch.agent_options(&args.pids, scan)).await?;
     if stderr().is_terminal() && !watch_for.is_zero() {
@@ -72,6 +74,9 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     let snapshot = snapshot?;
     if args.json {
         return print_json(&snapshot);
+    }
+    if args.targets {
+        return print(&targets::render(&snapshot, Timestamp::now()));
     }
     print(&table::render(&snapshot))?;
     if args.why { print(&why::render(&snapshot)) } else { Ok(()) }

@@ -1,6 +1,6 @@
 //! From the bytes of a block to values, or to nothing.
 
-use std::io;
+use std::{io, ops::Range};
 
 use probe_common::{BlockLayout, ContextRecord, Counter, MirroredBlock, NO_FIELD, record_flags};
 use serde::{Deserialize, Serialize};
@@ -126,14 +126,43 @@ pub fn read_block(
         flags |= record_flags::REFERENCES_KNOWN;
     }
     if layout.sessions != NO_FIELD && layout.num_items != NO_FIELD {
-        let sessions = memory.read_u64(pid, at(layout.sessions))?;
         // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
-        if sessions != 0 {
-            block.number = memory.read_u64(pid, sessions.wrapping_add(layout.num_items.into()))?;
+        if let Some(number) = place_of_number(memory, pid, address, layout)? {
+            block.number = memory.read_u64(pid, number)?;
         }
         flags |= record_flags::NUMBER_KNOWN;
     }
     Ok((block, flags))
+}
+
+/// Where the number of sessions of an `SSL_CTX` stands: in its hash. `None`: it has
+/// no hash, or it is not known where that is.
+///
+/// # Errors
+///
+/// If the pointer to the hash cannot be read.
+pub fn place_of_number(
+    memory: &dyn ProcessMemory,
+    pid: u32,
+    address: u64,
+    layout: &BlockLayout,
+) -> io::Result<Option<u64>> {
+    if layout.sessions == NO_FIELD || layout.num_items == NO_FIELD {
+        return Ok(None);
+    }
+    let sessions = memory.read_u64(pid, address.wrapping_add(layout.sessions.into()))?;
+    Ok((sessions != 0).then(|| sessions.wrapping_add(layout.num_items.into())))
+}
+
+/// The part of an `SSL_CTX` that [`read_block`] reads, as offsets.
+#[must_use]
+pub fn span(layout: &BlockLayout) -> Option<Range<u32>> {
+    let counters = 4 * u32::from(layout.count);
+    let parts = [(layout.counters, counters), (layout.references, 4), (layout.sessions, 8)];
+    let known = || parts.into_iter().filter(|(at, length)| *at != NO_FIELD && *length > 0);
+    let start = known().map(|(at, _)| at).min()?;
+    let end = known().map(|(at, length)| at + length).max()?;
+    Some(start..end)
 }
 
 #[cfg(test)]

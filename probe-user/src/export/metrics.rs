@@ -1,5 +1,7 @@
 //! A snapshot as Prometheus metrics. `docs/metrics.md` is the contract.
 
+mod targets;
+
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use prometheus::{
@@ -114,6 +116,7 @@ impl SnapshotCollector {
         let mut this = Self { families: Vec::new(), descriptions: Vec::new() };
         this.contexts(&snapshot, max_contexts)?;
         this.groups(&snapshot)?;
+        this.targets(&snapshot)?;
         this.health(&snapshot)?;
         Ok(this)
     }
@@ -280,17 +283,39 @@ impl SnapshotCollector {
             contradictions.with_label_values(&[of]).inc_by(*count);
         }
         self.add(&contradictions);
-        let forgotten = IntCounter::new(
-            "sslsess_contexts_forgotten_total",
-            "Ended SSL_CTXs that are not listed any more; the totals count them.",
-        )?;
-        forgotten.inc_by(health.forgotten);
-        self.add(&forgotten);
+        let counters = [
+            (
+                "sslsess_contexts_forgotten_total",
+                "Ended SSL_CTXs that are not listed any more; the totals count them.",
+                Some(health.forgotten),
+            ),
+            (
+                "sslsess_mappings_total",
+                "Executable mappings that the kernel reported.",
+                health.discovery.mappings,
+            ),
+            (
+                "sslsess_mappings_lost_total",
+                "Reports of executable mappings that were lost; every process was looked at.",
+                health.discovery.lost,
+            ),
+            (
+                "sslsess_looks_total",
+                "Times the mappings of a process were looked at.",
+                Some(health.discovery.looks),
+            ),
+        ];
+        for (name, help, value) in counters {
+            let Some(value) = value else { continue };
+            let counter = IntCounter::new(name, help)?;
+            counter.inc_by(value);
+            self.add(&counter);
+        }
         let gauges = [
             (
-                "sslsess_libraries",
-                "Library files that are observed.",
-                health.libraries.len() as i64,
+                "sslsess_library_files",
+                "Files of libraries that are held open, observed or not.",
+                health.discovery.held as i64,
             ),
             (
                 "sslsess_gaps",
@@ -303,21 +328,6 @@ impl SnapshotCollector {
             gauge.set(value);
             self.add(&gauge);
         }
-        let probes = IntGaugeVec::new(
-            Opts::new("sslsess_probes", "Probes that are attached, by library."),
-            &["library", "build_id", "version"],
-        )?;
-        for (library, count) in &health.libraries {
-            // A library that was replaced on disk can be there twice.
-            probes
-                .with_label_values(&[
-                    &*library.path.to_string_lossy(),
-                    library.build_id.as_deref().unwrap_or_default(),
-                    library.version.as_deref().unwrap_or_default(),
-                ])
-                .add(*count as i64);
-        }
-        self.add(&probes);
         let build = IntGaugeVec::new(
             Opts::new("sslsess_build_info", "The version of the agent, and the kernel it runs on."),
             &["version", "kernel"],

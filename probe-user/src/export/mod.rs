@@ -3,5 +3,6 @@
 pub mod explain;
 pub mod metrics;
 pub mod table;
+pub mod targets;
 pub mod web;
 pub mod why;

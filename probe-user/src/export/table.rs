@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
-use crate::snapshot::{ContextSnapshot, Snapshot, Source, State};
+use crate::snapshot::{ContextSnapshot, GapSnapshot, Snapshot, Source, State};
 
 /// Columns, and what each stands for in the manual page.
 const HEADER: [&str; 18] = [
@@ -46,9 +46,15 @@ pub fn render(snapshot: &Snapshot) -> String {
         out.push_str(&table.trim_fmt());
         out.push('\n');
     }
-    if !snapshot.gaps.is_empty() {
+    gaps(&mut out, &snapshot.gaps);
+    out
+}
+
+/// What is not known, one a line.
+pub(super) fn gaps(out: &mut String, gaps: &[GapSnapshot]) {
+    if !gaps.is_empty() {
         let _ = writeln!(out, "\nNot known:");
-        for gap in &snapshot.gaps {
+        for gap in gaps {
             let pid =
                 gap.pid.map_or_else(|| "all processes".to_owned(), |pid| format!("pid {pid}"));
             let library = gap
@@ -58,7 +64,6 @@ pub fn render(snapshot: &Snapshot) -> String {
             let _ = writeln!(out, "  {pid}{library}: {}", gap.reason);
         }
     }
-    out
 }
 
 fn row(context: &ContextSnapshot) -> Vec<String> {

@@ -1,251 +1,286 @@
 //! Finds the processes that map a libssl: a library of that name, or any file
 //! with OpenSSL in it.
+//!
+//! Every process is looked at once. Then the kernel tells of each file that is
+//! mapped executable ([`NewMapping`]), and only a process that maps one that may be
+//! OpenSSL is looked at again. What that misses, a listing of the processes every
+//! second and a look at each of them every now and then find.
 
 use std::{
-    collections::{HashMap, HashSet},
-    fs::{self, File},
-    io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::{Path, PathBuf},
+    collections::{HashMap, HashSet, VecDeque},
+    ops::Range,
+    time::{Duration, Instant},
 };
 
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+use procfs::{Current as _, LoadAverage};
 
-use super::recognise::{Recognised, recognise};
+use super::{
+    files::{Files, TRUSTED},
+    look::{self, Look},
+    maps,
+    process::{self, ProcessFacts},
+};
 
-/// What tells files apart, for as long as somebody holds the file open: an
-/// inode's number is given to another file only when nobody does.
-///
-/// One file of a lower layer that is seen through two overlay mounts has two.
+/// How the kernel names a file that it has just mapped: `PERF_RECORD_MMAP2`. Not
+/// always what `/proc/PID/maps` says of it, where it is on an overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileId {
-    device: u64,
-    inode: u64,
+pub struct MappedInode {
+    /// Major and minor number of the device.
+    pub device: (u32, u32),
+    /// The inode's number.
+    pub inode: u64,
+    /// Which of the inodes that had this number, if the file system counts them.
+    pub generation: u64,
 }
 
-impl FileId {
-    /// Of an open file.
-    #[must_use]
-    pub fn of(metadata: &fs::Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
-
-/// A library file that a process maps.
-#[derive(Clone, Debug)]
-pub struct MappedFile {
-    /// What tells it apart.
-    pub id: FileId,
-    /// Its name, as the process sees it.
-    pub path: PathBuf,
-    /// Where it can be opened as long as the process maps it, whatever became
-    /// of the name: `/proc/PID/map_files/…`.
-    pub open_at: PathBuf,
-}
-
-/// A process that maps a libssl.
-#[derive(Clone, Debug)]
-pub struct Library {
-    /// The process.
-    pub pid: u32,
-    /// The libssl: a library, or whatever file OpenSSL is linked into.
-    pub libssl: MappedFile,
-    /// The libcrypto beside it, for each that the process maps; none if it is
-    /// in the same file.
-    pub libcrypto: Vec<MappedFile>,
-}
-
-/// A library that a process maps and that could not be looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanGap {
-    /// The process.
-    pub pid: u32,
-    /// The library, as the process sees it.
-    pub library: PathBuf,
-    /// Why.
-    pub reason: String,
-}
-
-/// What tells one state of a file from another, without reading it.
+/// A file became executable in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    id: FileId,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+pub struct NewMapping {
+    /// The process.
+    pub pid: u32,
+    /// Where it is mapped.
+    pub address: u64,
+    /// The file.
+    pub file: MappedInode,
 }
 
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            id: FileId::of(metadata),
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
+/// What has changed.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// Processes that map a libssl, or did at the last look.
+    pub looks: Vec<Look>,
+    /// Processes that did, and are gone.
+    pub gone: Vec<u32>,
 }
 
-/// How many files that nobody maps any more are remembered: short-lived programs
-/// come again.
-const MAX_SEEN: usize = 8192;
+/// How many inodes are remembered as nothing that matters.
+const MAX_DULL: usize = 8192;
 
-/// A file that was looked at.
-struct Seen {
-    path: PathBuf,
-    stamp: Stamp,
-    recognised: Recognised,
-    /// The last scan that met it.
-    scan: u64,
+/// How often [`Discovery::newcomers`] and [`Discovery::round`] are to be called.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// How long a round takes, in which each process is looked at once more.
+pub const ROUND: Duration = Duration::from_secs(60);
+
+/// What a round may take of every tick, and it takes longer rather than more. A
+/// look at a process with 180 mappings costs 0.1 ms.
+const BUDGET: Duration = Duration::from_millis(3);
+
+/// Looks of a tick that are made whatever time they take.
+const LEAST_LOOKS: usize = 8;
+
+/// A process that was looked at.
+struct Known {
+    looked: Instant,
+    /// Whether there was anything to tell.
+    matters: bool,
+    /// Of its turn.
+    number: u64,
 }
 
-/// Looks at what processes map, again and again; opens no file twice.
+/// What processes map, as far as it matters.
 #[derive(Default)]
 pub struct Discovery {
-    /// By device and inode, as `/proc/PID/maps` has them.
-    seen: HashMap<(i32, i32, u64), Seen>,
-    scan: u64,
+    only: HashSet<u32>,
+    files: Files,
+    /// Files that are nothing, and when that was seen.
+    dull: HashMap<MappedInode, Instant>,
+    processes: HashMap<u32, Known>,
+    /// The processes in the order in which they are looked at again, each with
+    /// the number that it got then: its pid may be another's by now.
+    turns: VecDeque<(u32, u64)>,
+    /// The newest pid and the number of tasks, at the last listing.
+    census: Option<(u32, u32)>,
+    looks: u64,
+    /// What is read of a process, used again.
+    text: Vec<u8>,
 }
 
 impl Discovery {
-    /// Looks at the mappings of every process, or of those that are asked for.
-    ///
-    /// A process that vanishes meanwhile is not there: that is no gap.
+    /// Of these processes; none: of all.
     #[must_use]
-    pub fn scan(&mut self, only: &HashSet<u32>) -> (Vec<Library>, Vec<ScanGap>) {
-        let mut found = (Vec::new(), Vec::new());
-        let Ok(processes) = procfs::process::all_processes() else { return found };
-        self.scan += 1;
-        for process in processes.flatten() {
-            let pid = process.pid.cast_unsigned();
-            if pid != std::process::id() && (only.is_empty() || only.contains(&pid)) {
-                self.look_at(&process, pid, &mut found.0, &mut found.1);
+    pub fn new(only: HashSet<u32>) -> Self {
+        Self { only, ..Self::default() }
+    }
+
+    /// Looks at every process.
+    #[must_use]
+    pub fn scan(&mut self) -> News {
+        let mut news = News::default();
+        self.census = None;
+        let new = self.list(&mut news);
+        let known: Vec<u32> = self.processes.keys().copied().collect();
+        for pid in known.into_iter().chain(new) {
+            self.look_at(pid, &[], &mut news);
+        }
+        news
+    }
+
+    /// Looks at these processes.
+    #[must_use]
+    pub fn look_again(&mut self, pids: impl IntoIterator<Item = u32>) -> News {
+        let mut news = News::default();
+        for pid in pids {
+            self.look_at(pid, &[], &mut news);
+        }
+        news
+    }
+
+    /// Looks at the processes that have mapped what may be OpenSSL, and at those
+    /// that are known to have it and have mapped more.
+    #[must_use]
+    pub fn notice(&mut self, mappings: &[NewMapping]) -> News {
+        let now = Instant::now();
+        let mut by_process: HashMap<u32, Vec<NewMapping>> = HashMap::new();
+        for mapping in mappings.iter().filter(|mapping| self.is_asked(mapping.pid)) {
+            by_process.entry(mapping.pid).or_default().push(*mapping);
+        }
+        let mut news = News::default();
+        for (pid, mappings) in by_process {
+            let matters = self.processes.get(&pid).is_some_and(|known| known.matters);
+            if matters || mappings.iter().any(|mapping| !self.is_dull(&mapping.file, now)) {
+                self.look_at(pid, &mappings, &mut news);
             }
         }
-        if self.seen.len() > MAX_SEEN {
-            self.seen.retain(|_, seen| seen.scan == self.scan);
-        }
-        found
+        news
     }
 
-    fn look_at(
-        &mut self,
-        process: &Process,
-        pid: u32,
-        libraries: &mut Vec<Library>,
-        gaps: &mut Vec<ScanGap>,
-    ) {
-        let Ok(maps) = process.maps() else { return };
-        let mut libssl: Vec<(MappedFile, Recognised)> = Vec::new();
-        let mut libcrypto: Vec<(MappedFile, Recognised)> = Vec::new();
-        let mut unseen: Option<ScanGap> = None;
-        for map in maps.iter().filter(|map| map.perms.contains(MMPermissions::EXECUTE)) {
-            let MMapPath::Path(path) = &map.pathname else { continue };
-            let open_at = map_file(pid, map);
-            let name = library_name(path);
-            let looked = self.content(map, path, &open_at).and_then(|recognised| {
-                let list = match (name, recognised) {
-                    (Some(LibraryName::Libssl), _) | (_, Recognised { libssl: true, .. }) => {
-                        &mut libssl
-                    }
-                    (Some(LibraryName::Libcrypto), _) | (_, Recognised { libcrypto: true, .. }) => {
-                        &mut libcrypto
-                    }
-                    _ => return Ok(()),
-                };
-                let id = FileId::of(&fs::metadata(&open_at)?);
-                if list.iter().all(|(known, _)| known.id != id) {
-                    list.push((
-                        MappedFile { id, path: path.clone(), open_at: open_at.clone() },
-                        recognised,
-                    ));
+    /// Looks at processes that are new since the last listing. Costs nothing if
+    /// no task has begun or ended since then; says whether one has.
+    #[must_use]
+    pub fn newcomers(&mut self) -> (News, bool) {
+        let mut news = News::default();
+        let before = self.census;
+        for pid in self.list(&mut news) {
+            self.look_at(pid, &[], &mut news);
+        }
+        (news, before.is_none() || before != self.census)
+    }
+
+    /// Looks again at those processes whose turn it is, so that each has one
+    /// within this time.
+    #[must_use]
+    pub fn round(&mut self, within: Duration) -> News {
+        let mut news = News::default();
+        let started = Instant::now();
+        let share = (TICK.as_secs_f64() / within.as_secs_f64()).min(1.0);
+        // A round that is in a hurry may cost more.
+        let budget = BUDGET.mul_f64((ROUND.as_secs_f64() / within.as_secs_f64()).max(1.0));
+        let mut looks = (self.processes.len() as f64 * share).ceil() as usize;
+        let mut done = 0;
+        while looks > 0 && (done < LEAST_LOOKS || started.elapsed() < budget) {
+            let Some((pid, number)) = self.turns.pop_front() else { break };
+            if self.processes.get(&pid).is_some_and(|known| known.number == number) {
+                self.look_at(pid, &[], &mut news);
+                if self.processes.contains_key(&pid) {
+                    self.turns.push_back((pid, number));
                 }
-                Ok(())
-            });
-            match looked {
-                Ok(()) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) => {
-                    let reason = format!("cannot open {}: {error}", open_at.display());
-                    let gap = ScanGap { pid, library: path.clone(), reason };
-                    if name.is_some() {
-                        gaps.push(gap);
-                    } else {
-                        unseen.get_or_insert(gap);
-                    }
-                }
+                looks -= 1;
+                done += 1;
             }
         }
-        // One for all of its files, of which each may have OpenSSL inside.
-        if gaps.iter().all(|gap| gap.pid != pid) {
-            gaps.extend(unseen);
+        news
+    }
+
+    /// Whether all processes that run were looked at after this time.
+    #[must_use]
+    pub fn all_looked_at_since(&self, then: Instant) -> bool {
+        self.processes.values().all(|known| known.looked > then)
+    }
+
+    /// How often a process was looked at.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    fn is_asked(&self, pid: u32) -> bool {
+        pid != std::process::id() && (self.only.is_empty() || self.only.contains(&pid))
+    }
+
+    fn is_dull(&self, file: &MappedInode, now: Instant) -> bool {
+        self.dull.get(file).is_some_and(|seen| now.saturating_duration_since(*seen) < TRUSTED)
+    }
+
+    /// Processes that are not known; forgets those that are gone.
+    fn list(&mut self, news: &mut News) -> Vec<u32> {
+        // Every new task takes a number, also one in a namespace of its own.
+        let census = LoadAverage::current().ok().map(|load| (load.latest_pid, load.max));
+        if census.is_some() && census == self.census {
+            return Vec::new();
         }
-        for (file, recognised) in libssl {
-            // Linked statically into one file, they belong together.
-            let beside = if recognised.libcrypto { &[][..] } else { &libcrypto };
-            let libcrypto = beside.iter().map(|(file, _)| file.clone()).collect();
-            libraries.push(Library { pid, libssl: file, libcrypto });
+        let Ok(running) = process::running() else { return Vec::new() };
+        self.census = census;
+        let running: HashSet<u32> = running.into_iter().filter(|pid| self.is_asked(*pid)).collect();
+        let known: Vec<u32> = self.processes.keys().copied().collect();
+        for pid in known.into_iter().filter(|pid| !running.contains(pid)) {
+            self.forget(pid, news);
+        }
+        let new = |pid: &u32| !self.processes.contains_key(pid);
+        running.into_iter().filter(new).collect()
+    }
+
+    fn forget(&mut self, pid: u32, news: &mut News) {
+        if self.processes.remove(&pid).is_some_and(|known| known.matters) {
+            news.gone.push(pid);
         }
     }
 
-    /// What a mapped file is by its content. A file that this scan has met
-    /// before is not asked at all, one of an earlier scan is only asked whether
-    /// it is still the same.
-    fn content(&mut self, map: &MemoryMap, path: &Path, open_at: &Path) -> io::Result<Recognised> {
-        let key = (map.dev.0, map.dev.1, map.inode);
-        if let Some(seen) = self.seen.get(&key)
-            && seen.scan == self.scan
-            && seen.path == path
-        {
-            return Ok(seen.recognised);
+    /// Looks at one process, which these mappings led to.
+    fn look_at(&mut self, pid: u32, mappings: &[NewMapping], news: &mut News) {
+        self.looks += 1;
+        let now = Instant::now();
+        let mut text = std::mem::take(&mut self.text);
+        match self.read(pid, &mut text) {
+            Some(task) => {
+                let (mut look, dull) = look::at(pid, task, &text, &mut self.files, now);
+                self.note_dull(mappings, &dull, now);
+                let (before, matters) = self.note(pid, look.matters(), now);
+                if matters {
+                    look.facts = ProcessFacts::read(pid);
+                }
+                if matters || before {
+                    news.looks.push(look);
+                }
+            }
+            None => self.forget(pid, news),
         }
-        let metadata = fs::metadata(open_at)?;
-        let stamp = Stamp::of(&metadata);
-        let recognised = match self.seen.get(&key) {
-            Some(seen) if seen.stamp == stamp => seen.recognised,
-            // To open a device can mean something to it.
-            _ if !metadata.is_file() => Recognised::default(),
-            _ => recognise(&File::open(open_at)?),
-        };
-        let seen = Seen { path: path.to_path_buf(), stamp, recognised, scan: self.scan };
-        self.seen.insert(key, seen);
-        Ok(recognised)
+        self.text = text;
     }
-}
 
-/// Unmapped meanwhile, or the process is gone.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
-}
+    /// Reads what a process maps; says through which of its tasks. `None`: it is
+    /// gone, or may not be looked at.
+    fn read(&self, pid: u32, text: &mut Vec<u8>) -> Option<u32> {
+        maps::read(pid, text).ok()?;
+        let matters = self.processes.get(&pid).is_some_and(|known| known.matters);
+        if !text.is_empty() || !matters {
+            return Some(pid);
+        }
+        // A main thread that has ended maps nothing, and others may go on.
+        let task = process::live_thread(pid)?;
+        maps::read(task, text).ok().map(|()| task)
+    }
 
-fn map_file(pid: u32, map: &MemoryMap) -> PathBuf {
-    let (start, end) = map.address;
-    PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
-}
+    /// Notes that a process was looked at; says whether it mattered before, and
+    /// whether it does.
+    fn note(&mut self, pid: u32, matters: bool, looked: Instant) -> (bool, bool) {
+        let number = self.looks;
+        let known = self.processes.entry(pid).or_insert_with(|| {
+            self.turns.push_back((pid, number));
+            Known { looked, matters: false, number }
+        });
+        let before = known.matters;
+        (known.looked, known.matters) = (looked, matters);
+        (before, matters)
+    }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LibraryName {
-    Libssl,
-    Libcrypto,
-}
-
-/// What a file is by its name: `libssl.so.3`, `libssl-1a2b3c4d.so.3`, with or
-/// without the kernel's ` (deleted)`.
-fn library_name(path: &Path) -> Option<LibraryName> {
-    let name = path.file_name()?.as_bytes();
-    let is = |stem: &[u8]| {
-        name.strip_prefix(stem).is_some_and(|rest| {
-            rest.starts_with(b".so")
-                || rest.starts_with(b"-")
-                || rest.first().is_some_and(u8::is_ascii_digit)
-        })
-    };
-    if is(b"libssl") {
-        Some(LibraryName::Libssl)
-    } else if is(b"libcrypto") {
-        Some(LibraryName::Libcrypto)
-    } else {
-        None
+    /// Remembers the files that are mapped here and are nothing.
+    fn note_dull(&mut self, mappings: &[NewMapping], dull: &[Range<u64>], now: Instant) {
+        if self.dull.len() > MAX_DULL {
+            self.dull.clear();
+        }
+        let is_dull = |mapping: &&NewMapping| dull.iter().any(|at| at.contains(&mapping.address));
+        self.dull.extend(mappings.iter().filter(is_dull).map(|mapping| (mapping.file, now)));
     }
 }
 
@@ -254,19 +289,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_known_by_their_usual_names() {
-        let kind = |name: &str| library_name(Path::new(name));
-        assert_eq!(kind("/usr/lib/x86_64-linux-gnu/libssl.so.3"), Some(LibraryName::Libssl));
-        assert_eq!(kind("/opt/x/libssl-1a2b3c4d.so.1.1"), Some(LibraryName::Libssl));
-        assert_eq!(kind("/usr/lib/libssl.so.3 (deleted)"), Some(LibraryName::Libssl));
-        assert_eq!(kind("/usr/lib/libcrypto.so.3"), Some(LibraryName::Libcrypto));
-        assert_eq!(kind("/usr/lib/libsslog.so"), None);
-        assert_eq!(kind("/usr/lib/libssh.so"), None);
+    fn a_process_that_is_gone_is_no_news() {
+        let mut discovery = Discovery::new(HashSet::from([u32::MAX >> 1]));
+        let news = discovery.scan();
+        assert!(news.looks.is_empty() && news.gone.is_empty());
+        let news = discovery.look_again([u32::MAX >> 1]);
+        assert!(news.looks.is_empty() && news.gone.is_empty());
     }
 
+    /// A program that is known to be nothing costs no look when it runs again.
     #[test]
-    fn a_process_that_is_gone_is_no_gap() {
-        let (libraries, gaps) = Discovery::default().scan(&HashSet::from([u32::MAX >> 1]));
-        assert!(libraries.is_empty() && gaps.is_empty());
+    fn what_is_nothing_is_not_looked_at_twice() {
+        let mut child =
+            std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+        let pid = child.id();
+        let mapped = || {
+            let mut text = Vec::new();
+            maps::read(pid, &mut text).expect("it runs");
+            let exe = std::fs::canonicalize("/bin/sleep").expect("it is there");
+            maps::executable(&text).find(|map| map.path == exe).map(|map| (map.start, map.key))
+        };
+        let (address, key) = loop {
+            // It may not have called exec yet.
+            if let Some(mapped) = mapped() {
+                break mapped;
+            }
+        };
+        let file = MappedInode { device: (key.major, key.minor), inode: key.inode, generation: 0 };
+        let mapping = NewMapping { pid, address, file };
+        let mut discovery = Discovery::default();
+        let looks: Vec<u64> = (0..3)
+            .map(|_| {
+                assert!(discovery.notice(&[mapping]).looks.is_empty());
+                discovery.looks()
+            })
+            .collect();
+        assert_eq!(looks, [1, 1, 1]);
+        child.kill().and_then(|()| child.wait()).expect("it is our child");
     }
 }

@@ -4,15 +4,22 @@ pub mod clock;
 pub mod container;
 pub mod discovery;
 pub mod family;
+pub mod files;
+pub mod gather;
 pub mod heap;
+pub mod look;
+pub mod maps;
 pub mod memory;
+pub mod page_frames;
 pub mod process;
 pub mod recognise;
 pub mod unit;
 
 pub use self::{
-    discovery::{Discovery, Library, ScanGap},
+    discovery::{Discovery, News},
+    gather::Gathered,
     heap::Heap,
+    look::{Library, Look, MappedFile, ScanGap},
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
 };

@@ -1,6 +1,10 @@
 //! One process: what does not change while it runs a program.
 
-use std::{io::Read, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+};
 
 use procfs::{
     FromRead, ProcResult,
@@ -57,6 +61,17 @@ impl ProcessFacts {
         start_time_ticks.is_none_or(|ticks| ticks == stat.starttime)
             && (is_running(stat.state) || live_thread(pid).is_some())
     }
+}
+
+/// The pids of all processes.
+///
+/// # Errors
+///
+/// If `/proc` cannot be listed.
+pub fn running() -> io::Result<Vec<u32>> {
+    // `procfs` opens the directory of each.
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// A zombie has no memory and makes no handshakes.

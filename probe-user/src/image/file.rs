@@ -3,9 +3,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Read as _,
-    mem::MaybeUninit,
-    os::unix::fs::OpenOptionsExt as _,
+    io::ErrorKind,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -77,8 +76,7 @@ impl ElfError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         let Self::Open { source, .. } = self else { return false };
-        source.kind() == std::io::ErrorKind::NotFound
-            || source.raw_os_error() == Some(nix::libc::ESRCH)
+        source.kind() == ErrorKind::NotFound || source.raw_os_error() == Some(nix::libc::ESRCH)
     }
 }
 
@@ -96,7 +94,9 @@ pub fn open(path: &Path) -> Result<File, ElfError> {
 }
 
 /// Reads the whole of a regular file; `path` is its name in errors.
-pub(super) fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfError> {
+///
+/// Not from where the file is read otherwise: threads that learn it share that place.
+pub(super) fn read_whole(file: &File, path: &Path) -> Result<Vec<u8>, ElfError> {
     let path_buf = || path.to_path_buf();
     let metadata = file.metadata().map_err(|source| ElfError::Read { path: path_buf(), source })?;
     if !metadata.is_file() {
@@ -105,12 +105,20 @@ pub(super) fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfErr
     if metadata.len() > MAX_FILE_BYTES {
         return Err(ElfError::TooLarge { path: path_buf(), bytes: metadata.len() });
     }
-    let mut data = Vec::with_capacity(metadata.len() as usize);
-    ask_for_large_pages(data.spare_capacity_mut());
-    file.by_ref()
-        .take(MAX_FILE_BYTES)
-        .read_to_end(&mut data)
-        .map_err(|source| ElfError::Read { path: path_buf(), source })?;
+    // Of the kernel, large memory is zero before anybody writes to it.
+    let mut data = vec![0; metadata.len() as usize];
+    ask_for_large_pages(&mut data);
+    let mut length = 0;
+    loop {
+        match file.read_at(&mut data[length..], length as u64) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(source) => return Err(ElfError::Read { path: path_buf(), source }),
+        }
+    }
+    // Somebody may have truncated it meanwhile.
+    data.truncate(length);
     Ok(data)
 }
 
@@ -118,7 +126,7 @@ pub(super) fn read_whole(mut file: &File, path: &Path) -> Result<Vec<u8>, ElfErr
 /// entered for each of 25,000 small ones, which takes longer than to copy the file.
 ///
 /// Only where the allocator makes a mapping of its own, which the advice ends with.
-fn ask_for_large_pages(memory: &mut [MaybeUninit<u8>]) {
+fn ask_for_large_pages(memory: &mut [u8]) {
     if memory.len() <= MAX_HEAP_BYTES {
         return;
     }

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
     path::Path,
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use aya::{
@@ -13,11 +14,11 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
-use probe_common::{BlockLayout, names};
+use probe_common::{BlockLayout, ProbeSpec, names};
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::load::Kernel;
+use super::{load::Kernel, slots::Slots};
 use crate::image::ProbePoint;
 
 /// Links that one thread closes. The kernel waits for a grace period per probe,
@@ -40,9 +41,7 @@ pub enum AttachError {
     #[error("cannot describe a probe to the BPF program: {0}")]
     Spec(#[from] MapError),
     /// Too many probes.
-    #[error(
-        "all {limit} probe points are in use: restart sslsess to let go of libraries that are gone"
-    )]
+    #[error("all {limit} probe points are in use, by libraries that processes map")]
     Full {
         /// How many there are.
         limit: u32,
@@ -52,11 +51,65 @@ pub enum AttachError {
     Incomplete,
 }
 
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkChoice {
+    /// All of a library in one step where the kernel can (Linux 6.6), else one by one.
+    #[default]
+    Auto,
+    /// One by one, as on older kernels.
+    OneByOne,
+}
+
+/// What keeps probes where they are; they go when it is dropped.
+#[expect(dead_code, reason = "nothing is asked of a link: it is there, or it is not")]
+enum Link {
+    /// One probe.
+    One(UProbeLink),
+    /// All probes of an image.
+    All(OwnedFd),
+}
+
+/// The probes of an image.
+#[derive(Default)]
+struct Probes {
+    links: Vec<Link>,
+    /// One for each probe.
+    cookies: Vec<u32>,
+}
+
 /// The probes that are attached, by image.
 #[derive(Default)]
 pub(super) struct Attachments {
-    next_cookie: u32,
-    links: HashMap<u32, Vec<UProbeLink>>,
+    slots: Slots,
+    probes: HashMap<u32, Probes>,
+    /// Threads that remove probes, and then say whose cookies are free.
+    closers: Vec<JoinHandle<Vec<u32>>>,
+    /// How many cookies they have.
+    closing: usize,
+}
+
+impl Attachments {
+    /// Removes probes, which takes the kernel 0.1 s each.
+    fn close(&mut self, probes: Probes) {
+        let Probes { links, cookies } = probes;
+        self.closing += cookies.len();
+        // The closing of a probe's file descriptors returns after the kernel has
+        // seen every CPU leave its program.
+        self.closers.push(thread::spawn(move || {
+            close_all(links);
+            cookies
+        }));
+    }
+
+    /// The cookies of probes that are gone by now.
+    fn closed(&mut self) -> Vec<u32> {
+        let (done, closing) = self.closers.drain(..).partition(JoinHandle::is_finished);
+        self.closers = closing;
+        let done: Vec<JoinHandle<Vec<u32>>> = done;
+        // A thread that panicked keeps its cookies: nobody knows what became of them.
+        done.into_iter().filter_map(|closer| closer.join().ok()).flatten().collect()
+    }
 }
 
 impl Kernel {
@@ -76,36 +129,77 @@ impl Kernel {
         points: &[ProbePoint],
         path: &Path,
     ) -> Result<usize, AttachError> {
+        let mut probes = Probes::default();
+        let attached = self
+            .describe(image, layout, points, &mut probes)
+            .and_then(|places| self.link(path, &places, &mut probes));
+        if let Err(error) = attached {
+            self.attachments.close(probes);
+            return Err(error);
+        }
+        let count = probes.cookies.len();
+        self.attachments.probes.insert(image, probes);
+        Ok(count)
+    }
+
+    /// Writes down what each probe means, before there is one: it may fire at once.
+    /// Says where they are to be, each with its cookie.
+    fn describe(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        probes: &mut Probes,
+    ) -> Result<Vec<(u64, u32)>, AttachError> {
+        let limit = self.specs.len();
         let mut placed = HashSet::new();
-        let mut links = Vec::new();
+        let mut places = Vec::new();
         for point in points {
             // Two increments can share the instruction behind them.
-            if placed.insert((point.file_offset, point.argument)) {
-                // What is attached already goes with `links` if this fails.
-                links.push(self.attach_one(image, layout, point, path)?);
+            if !placed.insert((point.file_offset, point.argument)) {
+                continue;
             }
+            let cookie = self.attachments.slots.take(limit).ok_or(AttachError::Full { limit })?;
+            probes.cookies.push(cookie);
+            self.specs.set(cookie, point.spec(image, layout), 0)?;
+            places.push((point.file_offset, cookie));
         }
-        let count = links.len();
-        self.attachments.links.insert(image, links);
-        Ok(count)
+        Ok(places)
+    }
+
+    /// Attaches probes: all at once, or else one by one.
+    fn link(
+        &mut self,
+        path: &Path,
+        places: &[(u64, u32)],
+        probes: &mut Probes,
+    ) -> Result<(), AttachError> {
+        let all = self.multi.as_ref().map(|program| program.attach(path, places));
+        match all {
+            Some(Ok(link)) => {
+                probes.links.push(Link::All(link));
+                return Ok(());
+            }
+            Some(Err(error)) => debug!(%error, "not all at once"),
+            None => {}
+        }
+        for (offset, cookie) in places {
+            let link = self.attach_one(path, *offset, *cookie)?;
+            probes.links.push(Link::One(link));
+        }
+        // It was not for a reason of these probes: the kernel has no such links.
+        self.multi = None;
+        Ok(())
     }
 
     fn attach_one(
         &mut self,
-        image: u32,
-        layout: BlockLayout,
-        point: &ProbePoint,
         path: &Path,
+        offset: u64,
+        cookie: u32,
     ) -> Result<UProbeLink, AttachError> {
-        let cookie = self.attachments.next_cookie;
-        if cookie >= self.specs.len() {
-            return Err(AttachError::Full { limit: self.specs.len() });
-        }
-        // First the description, then the probe: it may fire at once.
-        self.specs.set(cookie, point.spec(image, layout), 0)?;
-        self.attachments.next_cookie += 1;
         let place = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(point.file_offset),
+            location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: Some(u64::from(cookie)),
         };
         let program: &mut UProbe = self
@@ -116,25 +210,65 @@ impl Kernel {
         program
             .attach(place, path, UProbeScope::AllProcesses)
             .and_then(|id| program.take_link(id))
-            .map_err(|source| AttachError::Probe { offset: point.file_offset, source })
+            .map_err(|source| AttachError::Probe { offset, source })
     }
 
     /// How many probes of an image are attached.
     #[must_use]
     pub fn attached(&self, image: u32) -> usize {
-        self.attachments.links.get(&image).map_or(0, Vec::len)
+        self.attachments.probes.get(&image).map_or(0, |probes| probes.cookies.len())
+    }
+
+    /// How many more probes there is room for: now, and when those are gone that
+    /// are being removed.
+    pub fn room(&mut self) -> (usize, usize) {
+        self.collect_closed();
+        let room = self.attachments.slots.room(self.specs.len());
+        (room, room + self.attachments.closing)
+    }
+
+    /// Removes the probes of an image. They do nothing from now on, and are gone
+    /// some time later.
+    pub fn detach(&mut self, image: u32) {
+        let Some(probes) = self.attachments.probes.remove(&image) else { return };
+        for cookie in &probes.cookies {
+            let retired = ProbeSpec::empty(ProbeSpec::RETIRED);
+            if let Err(error) = self.specs.set(*cookie, retired, 0) {
+                warn!(%error, cookie, "a probe goes on until it is gone");
+            }
+        }
+        self.attachments.close(probes);
+    }
+
+    /// Makes the cookies of probes that are gone free for others.
+    fn collect_closed(&mut self) {
+        for cookie in self.attachments.closed() {
+            self.attachments.closing -= 1;
+            match self.specs.set(cookie, ProbeSpec::empty(0), 0) {
+                Ok(()) => self.attachments.slots.give_back(cookie),
+                Err(error) => warn!(%error, cookie, "cannot clear a probe point: it stays unused"),
+            }
+        }
     }
 
     /// Removes every probe; returns when the last one is gone.
     pub fn detach_all(&mut self) {
-        let links: Vec<UProbeLink> = self.attachments.links.drain().flat_map(|(_, l)| l).collect();
-        thread::scope(|scope| {
-            let mut links = links.into_iter().peekable();
-            while links.peek().is_some() {
-                let batch: Vec<UProbeLink> = links.by_ref().take(LINKS_PER_CLOSER).collect();
-                scope.spawn(move || drop(batch));
-            }
-        });
+        let probes = self.attachments.probes.drain();
+        close_all(probes.flat_map(|(_, probes)| probes.links).collect());
+        for closer in self.attachments.closers.drain(..) {
+            let _ = closer.join();
+        }
         debug!("all probes are removed");
     }
+}
+
+/// Removes probes; returns when the last one is gone.
+fn close_all(links: Vec<Link>) {
+    thread::scope(|scope| {
+        let mut links = links.into_iter().peekable();
+        while links.peek().is_some() {
+            let batch: Vec<Link> = links.by_ref().take(LINKS_PER_CLOSER).collect();
+            scope.spawn(move || drop(batch));
+        }
+    });
 }

@@ -1,20 +1,24 @@
 //! Loads the BPF programs, and attaches the tracepoints.
 
-use std::fs;
+use std::{
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use probe_common::{ContextKey, ContextRecord, Inheritance, ProbeSpec, names};
 use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{
-    attach::Attachments,
+    attach::{Attachments, LinkChoice},
     btf::{self, BtfError, KernelTypes, TaskOffsets},
+    multi::MultiProgram,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
@@ -51,6 +55,9 @@ pub enum LoadError {
     /// The object lacks a map or a program: it was not built from this source.
     #[error("the BPF object has no {0}: build it anew with `cargo xtask build`")]
     Incomplete(&'static str),
+    /// The process has no file descriptor left.
+    #[error("no file descriptor is left: {0}; raise the limit (ulimit -n)")]
+    NoFile(std::io::Error),
     /// A map is not of the type that it should be.
     #[error("a map of the BPF object is not as expected: {0}")]
     Map(#[from] MapError),
@@ -61,11 +68,13 @@ pub enum LoadError {
 pub struct LoadOptions {
     /// How many live contexts the kernel keeps records of.
     pub max_contexts: u32,
+    /// How probes are attached.
+    pub links: LinkChoice,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { max_contexts: 65_536 }
+        Self { max_contexts: 65_536, links: LinkChoice::Auto }
     }
 }
 
@@ -75,7 +84,11 @@ pub type BpfLog = aya_log::EbpfLogger<&'static dyn log::Log>;
 /// The kernel half, loaded.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
+    /// `None`: the kernel has no links for many probes.
+    pub(super) multi: Option<MultiProgram>,
     pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
+    /// The same map, for what aya does not do with it.
+    pub(super) contexts_fd: OwnedFd,
     pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
     pub(super) specs: Array<MapData, ProbeSpec>,
@@ -96,6 +109,12 @@ impl Kernel {
         if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX) {
             debug!(%error, "RLIMIT_MEMLOCK stays as it is");
         }
+        // Each probe takes two file descriptors.
+        let raised = getrlimit(Resource::RLIMIT_NOFILE)
+            .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+        if let Err(error) = raised {
+            debug!(%error, "RLIMIT_NOFILE stays as it is");
+        }
         let data = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
         let offsets = TaskOffsets::of(&KernelTypes::parse(&data)?);
         let btf = Btf::parse(&data, aya::Endianness::default())?;
@@ -111,9 +130,21 @@ impl Kernel {
             .load(OBJECT)?;
         let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
         probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+        let multi = match options.links {
+            LinkChoice::OneByOne => None,
+            LinkChoice::Auto => MultiProgram::load(OBJECT, &ebpf, names::PROBE_POINT)
+                .inspect_err(|error| debug!(%error, "probes are attached one by one"))
+                .ok(),
+        };
         let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
+        let contexts = map(&mut ebpf, names::CONTEXTS)?;
+        let Map::HashMap(data) = &contexts else {
+            return Err(LoadError::Incomplete(names::CONTEXTS));
+        };
+        let contexts_fd = data.fd().as_fd().try_clone_to_owned().map_err(LoadError::NoFile)?;
         Ok(Self {
-            contexts: map(&mut ebpf, names::CONTEXTS)?.try_into()?,
+            contexts: contexts.try_into()?,
+            contexts_fd,
             inherited: map(&mut ebpf, names::INHERITED)?.try_into()?,
             processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
             specs: map(&mut ebpf, names::PROBE_SPECS)?.try_into()?,
@@ -121,6 +152,7 @@ impl Kernel {
             lifecycle: map(&mut ebpf, names::LIFECYCLE)?.try_into()?,
             attachments: Attachments::default(),
             ebpf,
+            multi,
             exit_is_final,
         })
     }
@@ -140,7 +172,7 @@ impl Kernel {
     }
 }
 
-fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Incomplete(name))
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use aya::maps::MapError;
 use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
+use tracing::debug;
 
-use super::load::Kernel;
+use super::{batch, load::Kernel};
 
 /// "Make it if it is not there" (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
@@ -28,6 +29,10 @@ impl Kernel {
     ///
     /// If the map cannot be read.
     pub fn contexts(&self) -> Result<Vec<(ContextKey, ContextRecord)>, MapError> {
+        match batch::entries(&self.contexts_fd) {
+            Ok(found) => return Ok(found),
+            Err(error) => debug!(%error, "records are read one by one"),
+        }
         // A key that is deleted during the walk makes the kernel begin anew:
         // what is found twice is kept once.
         let mut found = BTreeMap::new();

@@ -1,13 +1,19 @@
 //! Everything that talks to the kernel through BPF.
 
 pub mod attach;
+mod batch;
 pub mod btf;
 pub mod events;
 pub mod load;
+pub mod mappings;
 pub mod maps;
+mod multi;
+mod slots;
+mod syscall;
 
 pub use self::{
-    attach::AttachError,
+    attach::{AttachError, LinkChoice},
     events::Lifecycle,
     load::{Kernel, LoadError, LoadOptions},
+    mappings::{Mappings, MappingsError},
 };

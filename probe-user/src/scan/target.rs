@@ -6,7 +6,7 @@ use procfs::process::{MMPermissions, Process};
 
 use super::pattern::{Pattern, Verdict};
 use crate::{
-    host::{ProcessFacts, ProcessMemory, discovery::FileId},
+    host::{ProcessFacts, ProcessMemory, files::FileId},
     image::Marks,
 };
 

@@ -8,6 +8,7 @@ use crate::support::{
     agent::{Agent, Plan},
     compare::{Expect, assert_equal},
     eventually,
+    libraries::{private_libraries, python_with, replace},
     oracle::{Language, ORACLES, Oracle, Told},
     private_copy,
     tls::Certificates,
@@ -200,17 +201,8 @@ fn a_main_thread_that_ends_first_ends_nothing() {
 #[test]
 fn a_library_that_is_replaced_is_observed_once() {
     let agent = Agent::start(&[]);
-    let directory = tempfile::tempdir().expect("a directory for a library");
-    let system = std::path::Path::new("/usr/lib/x86_64-linux-gnu");
-    for library in ["libssl.so.3", "libcrypto.so.3"] {
-        let copied = std::fs::copy(system.join(library), directory.path().join(library));
-        copied.expect("the system has a libssl");
-    }
-    let start = || {
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg(format!("{ORACLES}/oracle.py")).env("LD_LIBRARY_PATH", directory.path());
-        Oracle::start_command(command)
-    };
+    let directory = private_libraries();
+    let start = || python_with(directory.path());
     // Seen as soon as it is used after its library was found.
     let observed = |oracle: &mut Oracle| {
         oracle.ask("late 2");
@@ -221,10 +213,7 @@ fn a_library_that_is_replaced_is_observed_once() {
     };
     let mut old = start();
     observed(&mut old);
-    let libssl = directory.path().join("libssl.so.3");
-    let upgrade = directory.path().join("upgrade");
-    std::fs::copy(&libssl, &upgrade).expect("it can be copied");
-    std::fs::rename(&upgrade, &libssl).expect("it can be replaced");
+    replace(&directory.path().join("libssl.so.3"));
     let mut new = start();
     observed(&mut new);
     for oracle in [&mut old, &mut new] {

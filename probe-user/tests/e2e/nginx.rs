@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
 };
@@ -30,13 +30,18 @@ const WORKERS: usize = 4;
 
 pub(crate) struct Nginx {
     child: Child,
-    exe: PathBuf,
+    pub(crate) exe: PathBuf,
     pub(crate) port: u16,
     directory: TempDir,
 }
 
 impl Nginx {
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With the libraries of a directory, or with the system's.
+    pub(crate) fn start_with(libraries: Option<&Path>) -> Self {
         let (directory, exe) = private_copy("/usr/sbin/nginx");
         let port = free_port();
         let certificates = Certificates::get();
@@ -67,6 +72,7 @@ impl Nginx {
         fs::write(&file, config).expect("a configuration");
         let mut command = Command::new(&exe);
         command.arg("-c").arg(&file).arg("-p").arg(directory.path());
+        command.envs(libraries.map(|directory| ("LD_LIBRARY_PATH", directory)));
         let nginx = Self { child: spawn(command), exe, port, directory };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         nginx
@@ -90,6 +96,20 @@ impl Nginx {
             .split_whitespace()
             .map(|pid| pid.parse().expect("a pid"))
             .collect()
+    }
+
+    /// Asks for new workers, and waits until they have replaced the old ones.
+    pub(crate) fn reload(&self) {
+        let old = self.workers();
+        self.signal(Signal::SIGHUP);
+        eventually("new workers replace the old ones", || {
+            let now = self.workers();
+            (now.len() == WORKERS && now.iter().all(|pid| !old.contains(pid))).then_some(())
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("nginx runs");
     }
 }
 
@@ -188,12 +208,7 @@ fn totals_survive_a_reload() {
     agent.wait_until_attached();
     let series = format!("openssl_sess_accept_good_total{{exe=\"{}\"}}", nginx.exe.display());
     requests(nginx.port, "a.test", 400);
-    let old = nginx.workers();
-    kill(Pid::from_raw(nginx.child.id().cast_signed()), Signal::SIGHUP).expect("nginx runs");
-    eventually("new workers replace the old ones", || {
-        let now = nginx.workers();
-        (now.len() == WORKERS && now.iter().all(|pid| !old.contains(pid))).then_some(())
-    });
+    nginx.reload();
     requests(nginx.port, "b.test", 300);
     assert_eq!(agent.metric(&series), Some(700.0));
 }

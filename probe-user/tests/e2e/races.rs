@@ -14,9 +14,10 @@ use std::{
 };
 
 use sslsess::{
-    agent::{Agent, AgentOptions, idle::ScanOptions},
+    agent::{Agent, AgentOptions, idle::ScanOptions, watch::Outcome},
     host::{LiveMemory, ProcessMemory},
     image::PlanChoice,
+    kernel::LinkChoice,
     snapshot::{GroupSnapshot, Source, State},
 };
 
@@ -73,9 +74,11 @@ fn freed_during_a_look(before_the_read: bool) {
     let options = AgentOptions {
         pids: HashSet::from([pid]),
         plan: PlanChoice::Auto,
+        links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: None,
         max_ended: 1024,
+        release_after: Duration::from_secs(60),
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");
     let told = {
@@ -128,13 +131,20 @@ fn freed_during_an_adoption(reads: usize) {
     let options = AgentOptions {
         pids: HashSet::from([pid]),
         plan: PlanChoice::Auto,
+        links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: Some(scan),
         max_ended: 1024,
+        release_after: Duration::from_secs(60),
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let found = runtime.block_on(agent.found());
+    let found = loop {
+        match runtime.block_on(agent.next_result()) {
+            Outcome::Found(found) => break found,
+            Outcome::Learnt(learnt) => drop(agent.take_lesson(learnt)),
+        }
+    };
     assert_eq!(found.owners.contexts.len(), told.len());
     agent.take_in(&found).expect("the maps can be changed");
     assert_freed(&mut agent, &told, &python, 3);

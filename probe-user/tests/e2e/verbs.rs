@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::support::{
     SSLSESS,
     agent::{Agent, Plan},
+    compare::{Expect, assert_equal},
     eventually,
     oracle::{Language, Oracle},
     spawn,
@@ -35,9 +36,11 @@ fn fdinfo(pid: u32, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// Probes that a process has attached.
+/// Probes that a process has attached: one by one, or all of a file in one link.
 pub(crate) fn probes_of(pid: u32) -> usize {
-    fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count()
+    let one_by_one = fdinfo(pid, "link_type:").iter().filter(|kind| *kind == "perf").count();
+    let in_links = fdinfo(pid, "uprobe_cnt:");
+    one_by_one + in_links.iter().filter_map(|count| count.parse::<usize>().ok()).sum::<usize>()
 }
 
 /// What `show --json` prints of a process that did something while it watched.
@@ -132,15 +135,22 @@ fn top_asks_a_running_agent() {
     assert!(lines >= 2, "two contexts at least once: {table}");
 }
 
-/// Stopped by a service manager or by Ctrl-C, it takes its probes with it.
+/// Stopped by a service manager or by Ctrl-C, it takes its probes with it, however
+/// they are attached.
 #[test]
 fn an_agent_that_is_stopped_leaves_nothing() {
     let mut oracle = Oracle::start(Language::Python);
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let agent = Agent::start(&[]);
+    let ways =
+        [("auto", Signal::SIGTERM), ("auto", Signal::SIGINT), ("one-by-one", Signal::SIGTERM)];
+    for (links, signal) in ways {
+        let agent = Agent::start(&["--probe-links", links]);
         agent.wait_until_attached();
         oracle.ask("run tls13_tickets");
-        assert!(!agent.contexts_of(oracle.pid()).is_empty());
+        let told = oracle.told();
+        // Those of the last run; nobody uses the ones before any more.
+        assert_equal(&agent, oracle.pid(), &told[told.len() - 2..], Expect::Live);
+        let one_by_one = fdinfo(agent.pid(), "link_type:").iter().any(|kind| kind == "perf");
+        assert_eq!(one_by_one, links == "one-by-one" || !has_multi(), "{links}");
         let programs = programs_of(agent.pid());
         assert!(programs.len() > 1 && probes_of(agent.pid()) > 1, "{programs:?}");
         assert!(agent.stop(signal), "it exits with 0");
@@ -156,6 +166,14 @@ fn an_agent_that_is_stopped_leaves_nothing() {
     }
     // And the program that was observed goes on.
     oracle.ask("run tls12_tickets");
+}
+
+/// Whether the kernel attaches many probes in one step: from 6.6 on.
+fn has_multi() -> bool {
+    let release = nix::sys::utsname::uname().expect("it is told").release().to_owned();
+    let release = release.to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
 }
 
 /// Ids of the BPF programs that a process holds.

@@ -42,7 +42,26 @@ impl Agent {
 
     /// An agent of one's own, listening and loaded.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(SSLSESS);
+        Self::start_by(Command::new(SSLSESS), args)
+    }
+
+    /// Where the kernel does not tell what is mapped: the agent does not get to
+    /// know which processors there are.
+    pub(crate) fn start_without_events() -> Self {
+        let mut command = Command::new("unshare");
+        let script = "mount --bind /dev/null /sys/devices/system/cpu/online && exec \"$0\" \"$@\"";
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, SSLSESS]);
+        Self::start_by(command, &[])
+    }
+
+    /// Which does not wait for the other tests: where a program does not wait for it.
+    pub(crate) fn start_first() -> Self {
+        let mut command = Command::new("nice");
+        command.args(["-n", "-20", SSLSESS]);
+        Self::start_by(command, &[])
+    }
+
+    fn start_by(mut command: Command, args: &[&str]) -> Self {
         command
             .args(["serve", "--web.listen-address", "127.0.0.1:0"])
             .args(args)
@@ -119,6 +138,17 @@ impl Agent {
             let mut probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
             probes.any(|line| line.contains(&label)).then_some(())
         });
+    }
+
+    /// The number of probes of each library that is attached under this path.
+    pub(crate) fn probes_under(&self, directory: &Path) -> Vec<u64> {
+        let label = format!("library=\"{}", directory.display());
+        let metrics = self.get("/metrics");
+        let probes = metrics.lines().filter(|line| line.starts_with("sslsess_probes{"));
+        probes
+            .filter(|line| line.contains(&label))
+            .map(|line| line.rsplit_once(' ').and_then(|(_, n)| n.parse().ok()).expect("a number"))
+            .collect()
     }
 
     /// Asks the agent to end, and waits; says whether it ended well.

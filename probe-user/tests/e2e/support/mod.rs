@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod compare;
 pub(crate) mod docker;
+pub(crate) mod libraries;
 pub(crate) mod oracle;
 pub(crate) mod play;
 pub(crate) mod postgres;

@@ -1,0 +1,203 @@
+//! How the agent keeps up with what processes map.
+
+use std::{io, os::fd::OwnedFd};
+
+use probe_common::ContextKey;
+use tracing::warn;
+
+use super::{Agent, images::Learnt, learner::give_memory_back};
+use crate::{
+    context::State,
+    host::{News, discovery::ROUND},
+    scan::Found,
+    snapshot::DiscoveryHealth,
+};
+
+/// What another thread has done.
+pub enum Outcome {
+    /// It has learnt a library.
+    Learnt(Learnt),
+    /// It has looked into a process.
+    Found(Found),
+}
+
+impl Agent {
+    /// Looks at the mappings of all processes; attaches what is new.
+    ///
+    /// Here and below: says whether processes are [unfinished](Self::look_again).
+    pub fn scan(&mut self) -> bool {
+        // First what was reported, here and below: a process that executed another
+        // program before it is looked at is not the one that it was before.
+        self.handle_events();
+        let news = self.discovery.scan();
+        self.take_news(&news);
+        self.reap();
+        self.is_unfinished()
+    }
+
+    /// Takes in what the kernel reports to be mapped.
+    pub fn take_mappings(&mut self) -> bool {
+        let Some(batch) = self.mappings.as_mut().map(|mappings| mappings.take()) else {
+            return self.is_unfinished();
+        };
+        let news =
+            if batch.lost { self.discovery.scan() } else { self.discovery.notice(&batch.mappings) };
+        self.take_news(&news);
+        self.is_unfinished()
+    }
+
+    /// The safety net, and what is to be done every now and then:
+    /// [every second](crate::host::discovery::TICK).
+    pub fn tick(&mut self) -> bool {
+        if self.mappings.is_none() {
+            self.scan();
+        } else {
+            self.take_mappings();
+            self.handle_events();
+            let (news, changed) = self.discovery.newcomers();
+            self.take_news(&news);
+            let round = if self.images.is_releasing() { self.release_after } else { ROUND };
+            let news = self.discovery.round(round.min(ROUND));
+            self.take_news(&news);
+            // Without a task that began or ended, no process has ended.
+            if changed || self.changed {
+                self.reap();
+            }
+        }
+        self.let_go();
+        self.is_unfinished()
+    }
+
+    /// Waits for what other threads do; for ever if they do nothing.
+    pub async fn next_result(&mut self) -> Outcome {
+        let Self { images, idle, .. } = self;
+        let found = async {
+            match idle {
+                Some(idle) => idle.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            learnt = images.next_lesson() => Outcome::Learnt(learnt),
+            found = found => Outcome::Found(found),
+        }
+    }
+
+    /// Takes in what was learnt of a library.
+    pub fn take_lesson(&mut self, learnt: Learnt) -> bool {
+        let pids = self.images.take_lesson(&mut self.kernel, learnt);
+        if !self.images.is_learning() {
+            give_memory_back();
+        }
+        self.handle_events();
+        let news = self.discovery.look_again(pids);
+        self.take_news(&news);
+        self.is_unfinished()
+    }
+
+    /// Waits until all libraries are learnt that were met so far.
+    pub(super) fn learn_all(&mut self) {
+        while self.images.is_learning() {
+            let Some(learnt) = self.images.wait_for_lesson() else { return };
+            self.take_lesson(learnt);
+        }
+    }
+
+    /// Looks again at processes that are just loading their libraries.
+    pub fn look_again(&mut self) -> bool {
+        self.handle_events();
+        let news = self.discovery.look_again(self.images.unfinished());
+        self.take_news(&news);
+        self.is_unfinished()
+    }
+
+    /// Looks at the processes, after an event that calls for it.
+    pub fn follow_changes(&mut self) -> bool {
+        if self.mappings.is_none() {
+            return self.scan();
+        }
+        if self.changed {
+            self.reap();
+        }
+        self.is_unfinished()
+    }
+
+    /// What becomes readable when something is mapped.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell of mappings.
+    pub fn mappings_fd(&self) -> io::Result<OwnedFd> {
+        let none = || io::Error::from(io::ErrorKind::Unsupported);
+        self.mappings.as_ref().ok_or_else(none)?.event_fd()
+    }
+
+    fn is_unfinished(&self) -> bool {
+        !self.images.unfinished().is_empty()
+    }
+
+    fn take_news(&mut self, news: &News) {
+        for look in &news.looks {
+            self.images.meet(&mut self.kernel, look);
+            self.look_into(look);
+        }
+        if !news.gone.is_empty() {
+            // What they did is reported, and to be told with what is known of them.
+            self.handle_events();
+            for pid in &news.gone {
+                self.images.gone(*pid);
+                self.idle.iter_mut().for_each(|idle| idle.forget(*pid));
+            }
+        }
+        self.abandon_detached();
+    }
+
+    /// Lets go of libraries that nobody maps.
+    fn let_go(&mut self) {
+        let Self { images, kernel, discovery, registry, .. } = self;
+        if images.is_releasing() {
+            let has_live = |image| registry.live().any(|context| context.image == image);
+            images.release(kernel, |then| discovery.all_looked_at_since(then), has_live);
+        }
+        self.abandon_detached();
+        let Self { images, registry, last_events, .. } = self;
+        images.forget(|image| registry.all().any(|context| context.image == image));
+        last_events.retain(|image| images.image(image).is_some());
+    }
+
+    /// Gives up contexts of libraries whose probes were removed, if there are any:
+    /// nobody sees any more when they end.
+    fn abandon_detached(&mut self) {
+        let detached = self.images.take_detached();
+        if detached.is_empty() {
+            return;
+        }
+        self.handle_events();
+        let is_theirs = |image: &u32| detached.contains(image);
+        let records = self.kernel.contexts().unwrap_or_else(|error| {
+            warn!(%error, "cannot read the map of contexts");
+            Vec::new()
+        });
+        for (key, _) in records.iter().filter(|(_, record)| is_theirs(&record.image)) {
+            self.forget_context(key);
+        }
+        let live = self.registry.live().filter(|context| is_theirs(&context.image));
+        let live: Vec<(ContextKey, u64)> = live.map(|c| (c.key, c.born_ns)).collect();
+        for (key, born_ns) in live {
+            // At first it is only noted that it is missing.
+            while self.registry.is_live(&key, born_ns) {
+                self.give_up(&key, State::Freed);
+            }
+        }
+    }
+
+    pub(super) fn discovery_health(&self) -> DiscoveryHealth {
+        let counts = self.mappings.as_ref().map(|mappings| mappings.counts());
+        DiscoveryHealth {
+            mappings: counts.map(|(seen, _)| seen),
+            lost: counts.map(|(_, lost)| lost),
+            looks: self.discovery.looks(),
+            held: self.images.held(),
+        }
+    }
+}
