@@ -7,9 +7,7 @@ use probe_common::{ContextKey, record_flags};
 
 use super::Agent;
 use crate::{
-    context::{
-        Context, Observation, Source, State, reconstruct, registry::Origin, settings::Settings,
-    },
+    context::{Context, Observation, Origin, Source, State, reconstruct, settings::Settings},
     host::Gathered,
     kernel::events::{End, unreported_end},
 };
@@ -54,7 +52,7 @@ impl Agent {
                 Some(record) => {
                     let end = unreported_end(&record).unwrap_or(End::Freed);
                     self.registry.end(key, &record, end, Origin::default);
-                    self.forget_context(&key);
+                    self.forget_context(&key, record.born_ns);
                 }
                 None => {
                     self.handle_events();

@@ -16,7 +16,10 @@ use tokio::{
 use tracing::warn;
 
 use super::{Agent, AgentOptions, watch::Outcome};
-use crate::{host::discovery::TICK, snapshot::Snapshot};
+use crate::{
+    host::discovery::TICK,
+    snapshot::{Scraped, Snapshot},
+};
 
 /// The dynamic linker maps a program's libraries within this time, as a rule:
 /// they are looked at once.
@@ -29,6 +32,7 @@ type Reply = oneshot::Sender<anyhow::Result<Arc<Snapshot>>>;
 
 enum Request {
     Snapshot(Reply),
+    Scraped(Scraped),
     Scanned(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
@@ -48,6 +52,16 @@ impl AgentHandle {
         let stopped = || anyhow::anyhow!("the agent has stopped");
         self.0.send(Request::Snapshot(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Says what a scrape has shown.
+    ///
+    /// # Errors
+    ///
+    /// If the agent has stopped.
+    pub async fn scraped(&self, scraped: Scraped) -> anyhow::Result<()> {
+        let stopped = |_| anyhow::anyhow!("the agent has stopped");
+        self.0.send(Request::Scraped(scraped)).await.map_err(stopped)
     }
 
     /// Waits until every process that was met was looked into for contexts that are
@@ -116,6 +130,7 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
                 Some(Request::Snapshot(reply)) => {
                     let _ = reply.send(agent.snapshot().map(Arc::new));
                 }
+                Some(Request::Scraped(scraped)) => agent.scraped(&scraped),
                 Some(Request::Scanned(reply)) => waiting.push(reply),
                 Some(Request::Stop(done)) => break Some(done),
                 None => break None,

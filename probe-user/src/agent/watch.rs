@@ -178,8 +178,8 @@ impl Agent {
             warn!(%error, "cannot read the map of contexts");
             Vec::new()
         });
-        for (key, _) in records.iter().filter(|(_, record)| is_theirs(&record.image)) {
-            self.forget_context(key);
+        for (key, record) in records.iter().filter(|(_, record)| is_theirs(&record.image)) {
+            self.forget_context(key, record.born_ns);
         }
         let live = self.registry.live().filter(|context| is_theirs(&context.image));
         let live: Vec<(ContextKey, u64)> = live.map(|c| (c.key, c.born_ns)).collect();

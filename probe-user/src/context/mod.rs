@@ -1,8 +1,11 @@
 //! Facts of contexts: their life, their values, and sums that survive them.
 
+mod ended;
+mod generations;
 pub mod groups;
 pub mod growth;
 pub mod invariants;
+pub mod life;
 pub mod reconstruct;
 pub mod registry;
 pub mod settings;
@@ -11,7 +14,8 @@ pub mod widen;
 pub use self::{
     growth::{Growth, Unwatched},
     invariants::Contradiction,
+    life::{Begins, Context, Origin, State},
     reconstruct::{Observation, Source},
-    registry::{Context, Registry, State},
+    registry::Registry,
     settings::Settings,
 };

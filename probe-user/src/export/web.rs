@@ -48,7 +48,9 @@ impl IntoResponse for Failed {
 
 async fn scrape(State(web): State<Web>) -> Result<impl IntoResponse, Failed> {
     let snapshot = web.agent.snapshot().await?;
-    let text = metrics::encode(&snapshot, web.max_context_series)?;
+    let (text, scraped) = metrics::encode(&snapshot, web.max_context_series)?;
+    // Not before there is an answer: whoever has gone by now has seen nothing.
+    web.agent.scraped(scraped).await?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 
