@@ -89,7 +89,7 @@ impl Default for GroupBy {
 pub type GroupKey = Vec<Option<String>>;
 
 /// Which group: fixed when a context is met, so that no sum ever loses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GroupId(usize);
 
 /// The group of all contexts for whose own there was no room.

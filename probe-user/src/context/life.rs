@@ -74,7 +74,7 @@ pub struct Context {
     pub(super) widened: Widened,
     pub(super) first: FirstLook,
     /// What it began with that its process did not count, for all that is known.
-    pub(super) inherited: Sums,
+    pub(super) inherited: Option<Box<Sums>>,
     /// Nobody knows whether its process counted that, or the one it was forked from.
     pub(super) is_unproven: bool,
     /// Somebody has tried to find out.
@@ -87,12 +87,20 @@ impl Context {
     #[must_use]
     pub fn counted(&self) -> Sums {
         let mut counted = self.widened.values();
-        for (counted, inherited) in counted.iter_mut().zip(self.inherited) {
+        for (counted, inherited) in counted.iter_mut().zip(self.inherited.iter().flat_map(|i| **i))
+        {
             if let Some(counted) = counted {
                 *counted -= inherited.unwrap_or(0);
             }
         }
         counted
+    }
+
+    /// How much it was used: how many handshakes were started with it.
+    #[must_use]
+    pub fn activity(&self) -> i64 {
+        let started = [Counter::Connect, Counter::Accept].map(|c| self.seen.counters[c as usize]);
+        started.into_iter().flatten().map(i64::from).sum()
     }
 
     /// What it counted from the first look at it to the last.
@@ -130,7 +138,8 @@ impl Context {
             }
             // The parent's other threads may have counted between the copy of
             // the memory and the look at what was inherited.
-            for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
+            let inherited = self.inherited.iter_mut().flat_map(|inherited| inherited.iter_mut());
+            for (inherited, value) in inherited.zip(self.widened.values()) {
                 if let (Some(inherited), Some(value)) = (inherited, value) {
                     *inherited = (*inherited).min(value.max(0));
                 }
@@ -185,5 +194,60 @@ impl Begins {
                 values
             }
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use probe_common::NO_FIELD;
+
+    use super::*;
+    use crate::context::Source;
+
+    /// A live context at an address.
+    pub(in crate::context) fn context(address: u64, born_ns: u64, accepts: i32) -> Context {
+        let mut counters = [Some(0); 11];
+        counters[Counter::Accept as usize] = Some(accepts);
+        let seen = Observation {
+            counters,
+            number: None,
+            references: None,
+            source: Source::Memory,
+            at_ns: born_ns,
+        };
+        let widened = Widened::starting_at(counters);
+        Context {
+            key: ContextKey { tgid: 7, pad: 0, address },
+            generation: 1,
+            born_ns,
+            image: 1,
+            facts: Arc::default(),
+            group: GroupId::default(),
+            state: State::Live,
+            seen,
+            seen_at: Timestamp::UNIX_EPOCH,
+            layout: BlockLayout {
+                counters: 0,
+                references: NO_FIELD,
+                sessions: NO_FIELD,
+                num_items: NO_FIELD,
+                order: probe_common::OPENSSL_ORDER,
+                count: 11,
+            },
+            settings: None,
+            contradiction: None,
+            missing: false,
+            widened,
+            first: FirstLook { at_ns: born_ns, counters: widened },
+            inherited: None,
+            is_unproven: false,
+            is_examined: false,
+        }
+    }
+
+    /// There may be a hundred thousand of them.
+    #[test]
+    fn a_context_is_small() {
+        assert!(size_of::<Context>() <= 800, "{}", size_of::<Context>());
     }
 }

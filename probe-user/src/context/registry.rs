@@ -21,7 +21,7 @@ use crate::{host::clock, kernel::events::End};
 /// All contexts that are known.
 #[derive(Debug)]
 pub struct Registry {
-    live: HashMap<ContextKey, Context>,
+    live: HashMap<ContextKey, Box<Context>>,
     ended: Ended,
     generations: Generations,
     groups: Groups,
@@ -63,6 +63,12 @@ impl Registry {
     #[must_use]
     pub fn is_live(&self, key: &ContextKey, born_ns: u64) -> bool {
         self.live.get(key).is_some_and(|context| context.born_ns == born_ns)
+    }
+
+    /// This very context, if it lives.
+    #[must_use]
+    pub fn find_live(&self, key: &ContextKey, born_ns: u64) -> Option<&Context> {
+        self.live.get(key).map(Box::as_ref).filter(|context| context.born_ns == born_ns)
     }
 
     /// Whether the end of this very context is known already. The kernel half
@@ -120,12 +126,12 @@ impl Registry {
             contradiction,
             missing: false,
             widened,
-            first: FirstLook { at_ns: seen.at_ns, counters: widened.values() },
-            inherited,
+            first: FirstLook { at_ns: seen.at_ns, counters: widened },
+            inherited: (inherited != Sums::default()).then(|| Box::new(inherited)),
             is_unproven,
             is_examined: false,
         };
-        self.live.insert(key, context);
+        self.live.insert(key, Box::new(context));
     }
 
     /// A live context was looked at.
@@ -214,7 +220,7 @@ impl Registry {
     fn retire(&mut self, key: &ContextKey, state: State) {
         let Some(mut context) = self.live.remove(key) else { return };
         context.state = state;
-        self.ended.push(context, clock::monotonic_ns());
+        self.ended.push(*context, clock::monotonic_ns());
         if !self.held {
             self.forget_beyond();
         }
@@ -269,7 +275,8 @@ impl Registry {
 
     /// Contexts that began with counts of unknown origin, each once.
     pub fn examine(&mut self) -> Vec<Context> {
-        let all = self.live.values_mut().chain(self.ended.contexts_mut());
+        let live = self.live.values_mut().map(Box::as_mut);
+        let all = live.chain(self.ended.contexts_mut());
         all.filter(|context| context.is_unproven && !context.is_examined)
             .map(|context| {
                 context.is_examined = true;
@@ -280,9 +287,10 @@ impl Registry {
 
     /// A fork is known to have given a context nothing.
     pub fn inherited_nothing(&mut self, key: &ContextKey, born_ns: u64) {
-        let live = self.live.get_mut(key).filter(|context| context.born_ns == born_ns);
+        let live = self.live.get_mut(key).map(Box::as_mut);
+        let live = live.filter(|context| context.born_ns == born_ns);
         if let Some(context) = live.or_else(|| self.ended.get_mut(key, born_ns)) {
-            context.inherited = Sums::default();
+            context.inherited = None;
             context.is_unproven = false;
         }
     }
@@ -295,7 +303,7 @@ impl Registry {
 
     /// The contexts that live.
     pub fn live(&self) -> impl Iterator<Item = &Context> {
-        self.live.values()
+        self.live.values().map(Box::as_ref)
     }
 
     /// Those that ended and are still kept, each with its place in the order of ends.
@@ -305,7 +313,7 @@ impl Registry {
 
     /// Those that live, and those that ended and are still kept.
     pub fn all(&self) -> impl Iterator<Item = &Context> {
-        self.live.values().chain(self.ended().map(|(_, context)| context))
+        self.live().chain(self.ended().map(|(_, context)| context))
     }
 
     /// What is not kept any more.
@@ -328,7 +336,8 @@ impl Registry {
 
     /// The sums of all groups.
     pub fn group_totals(&mut self) -> Vec<GroupTotals> {
-        self.groups.totals(self.live.values().chain(self.ended.iter().map(|(_, c)| c)))
+        let live = self.live.values().map(Box::as_ref);
+        self.groups.totals(live.chain(self.ended.iter().map(|(_, context)| context)))
     }
 }
 
