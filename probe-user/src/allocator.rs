@@ -14,3 +14,14 @@ pub fn give_back_large_buffers() {
         nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
+
+/// Gives back what was freed in pieces: learning a large program takes hundreds of MiB,
+/// and the allocator keeps them for the next time.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: any thread may call it at any time: it takes the allocator's own locks, and
+    // touches nothing that is in use (malloc_trim(3)).
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}

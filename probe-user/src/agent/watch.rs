@@ -5,8 +5,9 @@ use std::{io, os::fd::OwnedFd};
 use probe_common::ContextKey;
 use tracing::warn;
 
-use super::{Agent, images::Learnt, learner::give_memory_back};
+use super::{Agent, images::Learnt};
 use crate::{
+    allocator,
     context::State,
     host::{News, discovery::ROUND},
     scan::Found,
@@ -87,7 +88,7 @@ impl Agent {
     pub fn take_lesson(&mut self, learnt: Learnt) -> bool {
         let pids = self.images.take_lesson(&mut self.kernel, learnt);
         if !self.images.is_learning() {
-            give_memory_back();
+            allocator::give_back();
         }
         self.handle_events();
         let news = self.discovery.look_again(pids);
