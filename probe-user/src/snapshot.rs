@@ -20,8 +20,12 @@ pub use crate::{
 pub struct Snapshot {
     /// The host that was looked at.
     pub host: Host,
-    /// The contexts that live, and those that ended a short while ago.
+    /// The contexts that live, and those that ended a short while ago; or those of
+    /// them that were [`Wanted`].
     pub contexts: Vec<ContextSnapshot>,
+    /// How many there are besides; not part of the JSON contract.
+    #[serde(skip)]
+    pub omitted: Omitted,
     /// What is not known, and why.
     pub gaps: Vec<GapSnapshot>,
     /// The libraries that processes map, and what has become of each.
@@ -40,6 +44,25 @@ pub struct Snapshot {
     /// How the agent itself fares; not part of the JSON contract.
     #[serde(skip)]
     pub health: Health,
+}
+
+/// Which contexts a snapshot is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    All,
+    /// Those that get series of their own, so many at most
+    /// ([`Choice`](crate::context::Choice)).
+    Series(usize),
+}
+
+/// Contexts that a snapshot does not have, since not all were [`Wanted`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// Those that live.
+    pub live: usize,
+    /// Those that ended and are kept.
+    pub ended: usize,
 }
 
 /// The host.

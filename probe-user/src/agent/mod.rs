@@ -39,7 +39,7 @@ use crate::{
         Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings,
         events::{End, unreported_end},
     },
-    snapshot::{Scraped, Snapshot},
+    snapshot::{Scraped, Snapshot, Wanted},
 };
 
 /// What can be chosen.
@@ -215,9 +215,19 @@ impl Agent {
     ///
     /// If the maps cannot be read.
     pub fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
+        self.snapshot_of(Wanted::All)
+    }
+
+    /// As [`Self::snapshot`], with the contexts that are wanted. Sums and counts are
+    /// of all.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read.
+    pub fn snapshot_of(&mut self, wanted: Wanted) -> anyhow::Result<Snapshot> {
         // What is listed here may end before its turn comes.
         self.registry.hold();
-        let snapshot = self.take_stock().and_then(|()| self.build());
+        let snapshot = self.take_stock().and_then(|()| self.build(wanted));
         self.registry.release();
         snapshot
     }

@@ -7,28 +7,19 @@ use anyhow::Context as _;
 use super::{Agent, losses};
 use crate::{
     context::{
-        Context, Contradiction, Growth, Observation, Source, State,
+        Choice, Context, Contradiction, Growth, Observation, Source, State,
         groups::{GroupId, GroupTotals},
     },
     snapshot::{
-        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, OVERFLOW, SessionStats,
-        Snapshot, Watched,
+        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, OVERFLOW, Omitted, SessionStats,
+        Snapshot, Wanted, Watched,
     },
 };
 
 impl Agent {
     /// Everything that the registry knows, in the form that outputs see.
-    pub(super) fn build(&mut self) -> anyhow::Result<Snapshot> {
-        let is_asked_for =
-            |context: &&Context| self.pids.is_empty() || self.pids.contains(&context.key.tgid);
-        let mut contexts: Vec<ContextSnapshot> =
-            self.registry.live().filter(is_asked_for).map(|context| self.show(context)).collect();
-        contexts.extend(
-            self.registry.ended().filter(|(_, context)| is_asked_for(context)).map(
-                |(order, context)| ContextSnapshot { ended: Some(order), ..self.show(context) },
-            ),
-        );
-        contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
+    pub(super) fn build(&mut self, wanted: Wanted) -> anyhow::Result<Snapshot> {
+        let (contexts, omitted) = self.contexts(wanted);
         let losses = self.kernel.losses().context("cannot read the map of losses")?;
         let mut gaps: BTreeSet<GapSnapshot> = self.images.gaps().cloned().collect();
         gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(losses::gap));
@@ -57,6 +48,7 @@ impl Agent {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             contexts,
+            omitted,
             gaps: gaps.into_iter().collect(),
             targets: self.targets(),
             ends: self.registry.ends(),
@@ -75,6 +67,28 @@ impl Agent {
                 ],
             },
         })
+    }
+
+    /// The contexts that are wanted, in the order of their processes and addresses.
+    fn contexts(&self, wanted: Wanted) -> (Vec<ContextSnapshot>, Omitted) {
+        let ended = self.registry.ended().map(|(order, context)| (context, Some(order)));
+        let all = self.registry.live().map(|context| (context, None)).chain(ended);
+        let is_asked_for = |(context, _): &(&Context, Option<u64>)| {
+            self.pids.is_empty() || self.pids.contains(&context.key.tgid)
+        };
+        let all: Vec<(&Context, Option<u64>)> = all.filter(is_asked_for).collect();
+        let (mut chosen, omitted) = match wanted {
+            Wanted::All => (all, Omitted::default()),
+            Wanted::Series(most) => {
+                let choice = Choice::among(all, most, |(context, _)| context);
+                let omitted = Omitted { live: choice.live_omitted, ended: choice.ended_omitted };
+                (choice.chosen, omitted)
+            }
+        };
+        chosen.sort_unstable_by_key(|(context, _)| (context.key, context.generation));
+        let shown = chosen.into_iter();
+        let shown = shown.map(|(context, ended)| ContextSnapshot { ended, ..self.show(context) });
+        (shown.collect(), omitted)
     }
 
     /// Contexts that ended without a last look, of libraries that count without

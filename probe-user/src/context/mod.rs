@@ -1,5 +1,6 @@
 //! Facts of contexts: their life, their values, and sums that survive them.
 
+pub mod choice;
 mod ended;
 mod generations;
 pub mod groups;
@@ -12,6 +13,7 @@ pub mod settings;
 pub mod widen;
 
 pub use self::{
+    choice::Choice,
     growth::{Growth, Unwatched},
     invariants::Contradiction,
     life::{Begins, Context, Origin, State},

@@ -3,15 +3,11 @@
 mod contexts;
 mod targets;
 
-use std::sync::Arc;
-
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
-    core::{Collector, Desc},
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 
-use self::contexts::Chosen;
 use crate::snapshot::{GroupSnapshot, Scraped, Snapshot};
 
 /// What each of the twelve counts, as the manual page says it.
@@ -35,48 +31,32 @@ const HELP: [(&str, &str); 12] = [
 /// # Errors
 ///
 /// If the snapshot breaks a rule of the format.
-pub fn encode(
-    snapshot: &Arc<Snapshot>,
-    max_contexts: usize,
-) -> prometheus::Result<(String, Scraped)> {
-    let chosen = Chosen::of(&snapshot.contexts, max_contexts);
-    let shown = chosen.contexts.iter().filter_map(|context| context.ended).collect();
+pub fn encode(snapshot: &Snapshot) -> prometheus::Result<(String, Scraped)> {
+    let shown = snapshot.contexts.iter().filter_map(|context| context.ended).collect();
     let scraped = Scraped { shown, until: snapshot.ends };
-    let registry = prometheus::Registry::new();
-    registry.register(Box::new(SnapshotCollector::new(snapshot, &chosen)?))?;
-    Ok((TextEncoder::new().encode_to_string(&registry.gather())?, scraped))
+    let mut text = Text(String::new());
+    text.contexts(snapshot)?;
+    text.groups(snapshot)?;
+    text.targets(snapshot)?;
+    text.health(snapshot)?;
+    Ok((text.0, scraped))
 }
 
-/// Collects one snapshot.
-struct SnapshotCollector {
-    families: Vec<MetricFamily>,
-    descriptions: Vec<Desc>,
-}
+/// What was written so far. There is no `Registry`: a snapshot is shown once, and all
+/// of it would be in memory three times.
+struct Text(String);
 
-impl Collector for SnapshotCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
+impl Text {
+    fn add(&mut self, metric: &impl Collector) -> prometheus::Result<()> {
+        metric.collect().into_iter().try_for_each(|family| self.write(family))
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.families.clone()
-    }
-}
-
-impl SnapshotCollector {
-    fn new(snapshot: &Snapshot, chosen: &Chosen<'_>) -> prometheus::Result<Self> {
-        let mut this = Self { families: Vec::new(), descriptions: Vec::new() };
-        this.contexts(chosen)?;
-        this.groups(snapshot)?;
-        this.targets(snapshot)?;
-        this.health(snapshot)?;
-        Ok(this)
-    }
-
-    fn add(&mut self, metric: &impl Collector) {
-        self.descriptions.extend(metric.desc().into_iter().cloned());
+    fn write(&mut self, family: MetricFamily) -> prometheus::Result<()> {
         // A vector without a series yet would be a family without a metric.
-        self.families.extend(metric.collect().into_iter().filter(|f| !f.get_metric().is_empty()));
+        if family.get_metric().is_empty() {
+            return Ok(());
+        }
+        TextEncoder::new().encode_utf8(&[family], &mut self.0)
     }
 
     /// Sums that never fall, by the labels that were chosen.
@@ -99,7 +79,7 @@ impl SnapshotCollector {
                     totals.with_label_values(&of(group)).inc_by(value);
                 }
             }
-            self.add(&totals);
+            self.add(&totals)?;
         }
         let number = IntGaugeVec::new(
             Opts::new(
@@ -118,8 +98,8 @@ impl SnapshotCollector {
             }
             live.with_label_values(&of(group)).set(group.live as i64);
         }
-        self.add(&number);
-        self.add(&live);
+        self.add(&number)?;
+        self.add(&live)?;
         Ok(())
     }
 
@@ -133,7 +113,7 @@ impl SnapshotCollector {
         for (name, count) in &health.losses {
             losses.with_label_values(&[name]).inc_by(*count);
         }
-        self.add(&losses);
+        self.add(&losses)?;
         let contradictions = IntCounterVec::new(
             Opts::new(
                 "sslsess_contradictions_total",
@@ -144,7 +124,7 @@ impl SnapshotCollector {
         for (of, count) in &health.contradictions {
             contradictions.with_label_values(&[of]).inc_by(*count);
         }
-        self.add(&contradictions);
+        self.add(&contradictions)?;
         let counters = [
             (
                 "sslsess_contexts_forgotten_total",
@@ -187,7 +167,7 @@ impl SnapshotCollector {
             let Some(value) = value else { continue };
             let counter = IntCounter::new(name, help)?;
             counter.inc_by(value);
-            self.add(&counter);
+            self.add(&counter)?;
         }
         let gauges = [
             (
@@ -204,14 +184,14 @@ impl SnapshotCollector {
         for (name, help, value) in gauges {
             let gauge = IntGauge::new(name, help)?;
             gauge.set(value);
-            self.add(&gauge);
+            self.add(&gauge)?;
         }
         let build = IntGaugeVec::new(
             Opts::new("sslsess_build_info", "The version of the agent, and the kernel it runs on."),
             &["version", "kernel"],
         )?;
         build.with_label_values(&[&snapshot.host.agent_version, &snapshot.host.kernel]).set(1);
-        self.add(&build);
+        self.add(&build)?;
         Ok(())
     }
 }

@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -345,7 +342,7 @@ fn groups_are_by_what_was_chosen_and_bounded() {
     let group = snapshot.groups.iter().find(|group| group.labels == ours).expect("ours");
     assert!(accept(&snapshot, |labels| *labels == ours) >= 12, "{group:?}");
     assert!(group.live >= 3);
-    let text = scrape(snapshot);
+    let text = scrape(&snapshot);
     assert!(text.contains("openssl_sess_accept_total{comm=\"churn\",library="), "{text}");
 
     let snapshot = bounded.snapshot().expect("the maps can be read");
@@ -359,7 +356,7 @@ fn groups_are_by_what_was_chosen_and_bounded() {
     let json = serde_json::to_value(&snapshot).expect("it has a JSON form");
     let groups = json["groups"].as_array().expect("an array of groups");
     assert!(groups.iter().all(|group| group["exe"].is_string() && group["totals"].is_object()));
-    let text = scrape(snapshot);
+    let text = scrape(&snapshot);
     let labels = format!("{{container_id=\"{OVERFLOW}\",exe=\"{OVERFLOW}\"}}");
     assert!(text.contains(&format!("openssl_sess_accept_total{labels}")), "{text}");
     by_library.stop();
@@ -374,6 +371,6 @@ fn accept(snapshot: &Snapshot, is_asked_for: impl Fn(&Labels) -> bool) -> i64 {
     totals.filter(|(name, _)| *name == "accept").map(|(_, value)| value).sum()
 }
 
-fn scrape(snapshot: Snapshot) -> String {
-    metrics::encode(&Arc::new(snapshot), 10).expect("it can be written").0
+fn scrape(snapshot: &Snapshot) -> String {
+    metrics::encode(snapshot).expect("it can be written").0
 }

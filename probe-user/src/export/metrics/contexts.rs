@@ -1,46 +1,16 @@
 //! The series of contexts.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
+use prometheus::{
+    IntGauge,
+    proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use prometheus::{IntGauge, IntGaugeVec, Opts};
-
-use super::{HELP, SnapshotCollector};
+use super::{HELP, Text};
 use crate::{
     context::settings::{cache_mode_names, protocol_name},
     host::container::Runtime,
-    snapshot::{ContextSnapshot, SessionStats, Settings, State},
+    snapshot::{ContextSnapshot, Settings, Snapshot},
 };
-
-/// The contexts that have series of their own.
-pub(super) struct Chosen<'s> {
-    pub(super) contexts: Vec<&'s ContextSnapshot>,
-    live_omitted: usize,
-    ended_omitted: usize,
-}
-
-impl<'s> Chosen<'s> {
-    /// The most active of those that live, and with what room they leave, of those
-    /// that have ended. One series is of one context: the newest at its address.
-    pub(super) fn of(contexts: &'s [ContextSnapshot], most: usize) -> Self {
-        let mut newest: Vec<&ContextSnapshot> = contexts.iter().collect();
-        newest.sort_by_key(|context| (Reverse(context.born_ns), Reverse(context.generation)));
-        let mut addresses = HashSet::new();
-        newest.retain(|context| addresses.insert((context.pid, context.ctx.as_str())));
-        let is_live = |context: &&ContextSnapshot| context.state == State::Live;
-        newest.sort_by_key(|context| (!is_live(context), Reverse(activity(&context.stats))));
-        newest.truncate(most);
-        let all_live = contexts.iter().filter(is_live).count();
-        let live = newest.iter().filter(|context| is_live(context)).count();
-        Self {
-            live_omitted: all_live - live,
-            ended_omitted: (contexts.len() - all_live) - (newest.len() - live),
-            contexts: newest,
-        }
-    }
-}
 
 /// The settings that are numbers, as gauges.
 const SETTINGS: [(&str, &str); 3] = [
@@ -94,163 +64,111 @@ fn container_labels(context: &ContextSnapshot) -> [&str; 3] {
     })
 }
 
-impl SnapshotCollector {
-    /// Series of the contexts that have them.
-    pub(super) fn contexts(&mut self, chosen: &Chosen<'_>) -> prometheus::Result<()> {
-        let mut values = HashMap::new();
-        for (name, help) in HELP {
-            let options = Opts::new(
-                format!("openssl_ctx_sess_{name}"),
-                format!("{help} As SSL_CTX_sess_{name}() would return it for this SSL_CTX."),
-            );
-            values.insert(name, IntGaugeVec::new(options, &["pid", "ctx", "comm"])?);
+impl Text {
+    /// Series of the contexts. Made as they are written: there may be tens of thousands,
+    /// and vectors of gauges, which look each up by its labels, take ten times as long.
+    pub(super) fn contexts(&mut self, snapshot: &Snapshot) -> prometheus::Result<()> {
+        let contexts = &snapshot.contexts;
+        let labels: Vec<[LabelPair; 3]> = contexts.iter().map(identity).collect();
+        for (at, (name, help)) in HELP.iter().enumerate() {
+            let help = format!("{help} As SSL_CTX_sess_{name}() would return it for this SSL_CTX.");
+            let values = contexts.iter().map(|context| context.stats.named()[at].1);
+            self.write(family(&format!("openssl_ctx_sess_{name}"), &help, &labels, values))?;
         }
-        let info = IntGaugeVec::new(
-            Opts::new("openssl_ctx_info", "The process, library and settings of an SSL_CTX."),
-            &[
-                "pid",
-                "ctx",
-                "comm",
-                "state",
-                "exe",
-                "container_id",
-                "container_runtime",
-                "pod_uid",
-                "unit",
-                "user_unit",
-                "library",
-                "build_id",
-                "version",
-                "cache_mode",
-                "tickets",
-                "min_protocol",
-                "max_protocol",
-                "external_cache",
-            ],
-        )?;
-        let mut gauges = Vec::new();
-        for (name, help) in SETTINGS {
-            gauges.push(IntGaugeVec::new(Opts::new(name, help), &["pid", "ctx", "comm"])?);
+        for (at, (name, help)) in SETTINGS.iter().enumerate() {
+            let value = |context: &ContextSnapshot| setting_values(context.settings.as_ref()?)[at];
+            self.write(family(name, help, &labels, contexts.iter().map(value)))?;
         }
-        for context in &chosen.contexts {
-            let pid = context.pid.to_string();
-            let comm = context.comm.as_deref().unwrap_or_default();
-            for (name, value) in context.stats.named() {
-                if let Some(value) = value {
-                    values[name].with_label_values(&[pid.as_str(), &context.ctx, comm]).set(value);
-                }
-            }
-            let settings = context.settings.unwrap_or_default();
-            for (gauge, value) in gauges.iter().zip(setting_values(&settings)) {
-                if let Some(value) = value {
-                    gauge.with_label_values(&[pid.as_str(), &context.ctx, comm]).set(value);
-                }
-            }
-            let [cache_mode, tickets, min_protocol, max_protocol, external] =
-                setting_labels(&settings);
-            let exe = context.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default();
-            let [container_id, container_runtime, pod_uid] = container_labels(context);
-            info.with_label_values(&[
-                pid.as_str(),
-                &context.ctx,
-                comm,
-                context.state.name(),
-                &*exe,
-                container_id,
-                container_runtime,
-                pod_uid,
-                context.unit.as_deref().unwrap_or_default(),
-                context.user_unit.as_deref().unwrap_or_default(),
-                &*context.library.path.to_string_lossy(),
-                context.library.build_id.as_deref().unwrap_or_default(),
-                context.library.version.as_deref().unwrap_or_default(),
-                &cache_mode,
-                &tickets,
-                &min_protocol,
-                &max_protocol,
-                &external,
-            ])
-            .set(1);
-        }
-        for (name, _) in HELP {
-            self.add(&values[name]);
-        }
-        for gauge in &gauges {
-            self.add(gauge);
-        }
-        self.add(&info);
+        let labels: Vec<Vec<LabelPair>> =
+            contexts.iter().zip(&labels).map(|(context, labels)| info(context, labels)).collect();
+        let help = "The process, library and settings of an SSL_CTX.";
+        let ones = contexts.iter().map(|_| Some(1));
+        self.write(family("openssl_ctx_info", help, &labels, ones))?;
         let gauges = [
             (
                 "openssl_ctx_omitted",
                 "Live SSL_CTXs without series of their own: those that were least active.",
-                chosen.live_omitted,
+                snapshot.omitted.live,
             ),
             (
                 "openssl_ctx_ended_omitted",
                 "Ended SSL_CTXs that are kept and have no series: there was no room, or a later \
                  one has their address.",
-                chosen.ended_omitted,
+                snapshot.omitted.ended,
             ),
         ];
         for (name, help, value) in gauges {
             let gauge = IntGauge::new(name, help)?;
             gauge.set(value as i64);
-            self.add(&gauge);
+            self.add(&gauge)?;
         }
         Ok(())
     }
 }
 
-/// How much a context was used: how many handshakes were started with it.
-fn activity(stats: &SessionStats) -> i64 {
-    stats.connect.unwrap_or(0).saturating_add(stats.accept.unwrap_or(0))
+/// A gauge for each context of which the value is known.
+fn family(
+    name: &str,
+    help: &str,
+    labels: &[impl AsRef<[LabelPair]>],
+    values: impl Iterator<Item = Option<i64>>,
+) -> MetricFamily {
+    let metrics = labels.iter().zip(values).filter_map(|(labels, value)| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value? as f64);
+        let mut metric = Metric::from_gauge(gauge);
+        metric.set_label(labels.as_ref().to_vec());
+        Some(metric)
+    });
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(MetricType::GAUGE);
+    family.set_metric(metrics.collect());
+    family
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+fn label(name: &str, value: impl Into<String>) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.into());
+    label
+}
 
-    use super::*;
+/// The labels of all series of a context.
+fn identity(context: &ContextSnapshot) -> [LabelPair; 3] {
+    [
+        label("comm", context.comm.as_deref().unwrap_or_default()),
+        label("ctx", context.ctx.as_str()),
+        label("pid", context.pid.to_string()),
+    ]
+}
 
-    fn context(ctx: &str, born_ns: u64, state: State, accept: i64) -> ContextSnapshot {
-        let json = json!({
-            "pid": 7, "start_time_ticks": 1, "comm": "x", "exe": null, "container": null,
-            "ctx": ctx, "generation": 1, "state": state,
-            "library": {"path": "libssl.so.3", "build_id": null, "version": null},
-            "stats": {"accept": accept}, "source": "memory",
-            "observed_at": "2026-01-01T00:00:00.000Z",
-        });
-        let context: ContextSnapshot = serde_json::from_value(json).expect("the contract's form");
-        ContextSnapshot { born_ns, ..context }
-    }
-
-    #[test]
-    fn one_series_is_of_the_newest_at_an_address() {
-        let contexts = [
-            context("0x10", 1, State::Freed, 9),
-            context("0x10", 3, State::Live, 1),
-            context("0x10", 2, State::Freed, 5),
-            context("0x20", 1, State::Exited, 2),
-        ];
-        let chosen = Chosen::of(&contexts, 10);
-        let births: Vec<u64> = chosen.contexts.iter().map(|context| context.born_ns).collect();
-        assert_eq!(births, [3, 1]);
-        assert_eq!((chosen.live_omitted, chosen.ended_omitted), (0, 2));
-    }
-
-    #[test]
-    fn what_has_ended_gets_the_room_that_is_left() {
-        let contexts = [
-            context("0x10", 1, State::Freed, 9),
-            context("0x20", 2, State::Live, 1),
-            context("0x30", 3, State::Live, 2),
-            context("0x40", 4, State::Freed, 10),
-        ];
-        let chosen = Chosen::of(&contexts, 3);
-        let shown: Vec<&str> = chosen.contexts.iter().map(|c| c.ctx.as_str()).collect();
-        assert_eq!(shown, ["0x30", "0x20", "0x40"]);
-        assert_eq!((chosen.live_omitted, chosen.ended_omitted), (0, 1));
-        let chosen = Chosen::of(&contexts, 1);
-        assert_eq!((chosen.live_omitted, chosen.ended_omitted), (1, 2));
-    }
+/// The labels of `openssl_ctx_info`.
+fn info(context: &ContextSnapshot, identity: &[LabelPair]) -> Vec<LabelPair> {
+    let [cache_mode, tickets, min_protocol, max_protocol, external] =
+        setting_labels(&context.settings.unwrap_or_default());
+    let [container_id, container_runtime, pod_uid] = container_labels(context);
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    let exe = context.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default();
+    let mut labels = identity.to_vec();
+    labels.extend([
+        label("build_id", or_empty(&context.library.build_id)),
+        label("cache_mode", cache_mode),
+        label("container_id", container_id),
+        label("container_runtime", container_runtime),
+        label("exe", exe),
+        label("external_cache", external),
+        label("library", context.library.path.to_string_lossy()),
+        label("max_protocol", max_protocol),
+        label("min_protocol", min_protocol),
+        label("pod_uid", pod_uid),
+        label("state", context.state.name()),
+        label("tickets", tickets),
+        label("unit", or_empty(&context.unit)),
+        label("user_unit", or_empty(&context.user_unit)),
+        label("version", or_empty(&context.library.version)),
+    ]);
+    labels.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+    labels
 }
