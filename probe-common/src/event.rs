@@ -57,7 +57,7 @@ pub struct LifecycleEvent {
     pub record: ContextRecord,
 }
 
-const _: () = assert!(size_of::<LifecycleEvent>() == 176);
+const _: () = assert!(size_of::<LifecycleEvent>() == 200);
 
 impl LifecycleEvent {
     /// Reads an event from the bytes of a ring buffer entry.

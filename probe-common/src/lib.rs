@@ -13,7 +13,7 @@ mod spec;
 
 pub use block::{COUNTERS, Counter, MirroredBlock};
 pub use event::{EventKind, LifecycleEvent};
-pub use record::{ContextKey, ContextRecord, Inheritance, record_flags};
+pub use record::{ContextKey, ContextRecord, ExeId, Fork, Inheritance, birth_flags, record_flags};
 pub use spec::{
     Action, BlockLayout, NO_COUNTER, NO_FIELD, OPENSSL_ORDER, ProbeSpec, Register, argument_flags,
 };
@@ -24,6 +24,8 @@ pub mod names {
     pub const CONTEXTS: &str = "CONTEXTS";
     /// Hash: [`ContextKey`](crate::ContextKey) to [`Inheritance`](crate::Inheritance).
     pub const INHERITED: &str = "INHERITED";
+    /// LRU hash: tgid of a child to [`Fork`](crate::Fork).
+    pub const FORKS: &str = "FORKS";
     /// Hash: tgid to the number of records ever made for it; says which exits matter.
     pub const PROCESSES: &str = "PROCESSES";
     /// Array: probe cookie to [`ProbeSpec`](crate::ProbeSpec).
@@ -54,6 +56,22 @@ pub mod names {
     pub const TASK_TGID: &str = "TASK_TGID";
     /// Offset of `task_struct.mm`, 0 where unknown.
     pub const TASK_MM: &str = "TASK_MM";
+    /// Offset of `task_struct.flags`, 0 where unknown.
+    pub const TASK_FLAGS: &str = "TASK_FLAGS";
+    /// Offset of `mm_struct.exe_file`, 0 where unknown.
+    pub const MM_EXE_FILE: &str = "MM_EXE_FILE";
+    /// Offset of `file.f_inode`, 0 where unknown.
+    pub const FILE_INODE: &str = "FILE_INODE";
+    /// Offset of `inode.i_ino`, 0 where unknown.
+    pub const INODE_NUMBER: &str = "INODE_NUMBER";
+    /// Offset of `inode.i_sb`, 0 where unknown.
+    pub const INODE_SUPER: &str = "INODE_SUPER";
+    /// Offset of the seconds of an inode's `ctime`, 0 where unknown.
+    pub const INODE_CTIME: &str = "INODE_CTIME";
+    /// Offset of its nanoseconds, 0 where unknown.
+    pub const INODE_CTIME_NS: &str = "INODE_CTIME_NS";
+    /// Offset of `super_block.s_dev`, 0 where unknown.
+    pub const SUPER_DEVICE: &str = "SUPER_DEVICE";
 }
 
 /// Things that were lost or refused in the kernel, counted where it happened.

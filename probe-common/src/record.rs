@@ -42,11 +42,30 @@ pub struct ContextRecord {
     /// Where this context's fields are: what the image's probes know, kept for
     /// looks that no probe of the image causes (exit, exec, fork).
     pub layout: BlockLayout,
-    /// Zero.
-    pub pad: u32,
+    /// See [`birth_flags`]: what was so when the record was made.
+    pub birth: u32,
+    /// What the process executed then; all zero where it could not be learnt.
+    pub exe: ExeId,
 }
 
-const _: () = assert!(size_of::<ContextRecord>() == 144);
+const _: () = assert!(size_of::<ContextRecord>() == 168);
+
+/// An executable file. A file that gets another one's inode number later was
+/// changed later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ExeId {
+    /// `i_ino`.
+    pub inode: u64,
+    /// Seconds of `ctime`.
+    pub changed_s: u64,
+    /// Nanoseconds of `ctime`.
+    pub changed_ns: u32,
+    /// `s_dev` of its file system.
+    pub device: u32,
+}
+
+const _: () = assert!(size_of::<ExeId>() == 24);
 
 /// What a fork gave to a context of the child: another process counted that.
 /// The value of the map `INHERITED`, which has the same keys as `CONTEXTS`.
@@ -63,6 +82,37 @@ pub struct Inheritance {
 }
 
 const _: () = assert!(size_of::<Inheritance>() == 56);
+
+/// Which process forked which: the value of the map `FORKS`, by the child's tgid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fork {
+    /// Start of the child, nanoseconds of `CLOCK_BOOTTIME`.
+    pub child_start_ns: u64,
+    /// Start of the process that forked.
+    pub forker_start_ns: u64,
+    /// When it forked, nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// The process that forked, which need not be the parent.
+    pub forker: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Fork>() == 32);
+
+/// Bits of [`ContextRecord::birth`].
+pub mod birth_flags {
+    /// The process was forked and has not executed a program since: what its
+    /// memory holds may be its parent's.
+    pub const FORKED: u32 = 1 << 0;
+    /// Whether it was is known.
+    pub const FORKED_KNOWN: u32 = 1 << 1;
+    /// From this bit on stands one more than the [`Counter`](crate::Counter) that
+    /// the process had just added one to, as the record was made, for certain and
+    /// no other; 0: not known.
+    pub const COUNTED_SHIFT: u32 = 8;
+}
 
 /// Bits of [`ContextRecord::flags`].
 pub mod record_flags {

@@ -88,8 +88,9 @@ pub struct ProbeSpec {
     pub register: u8,
     /// See [`argument_flags`].
     pub argument: u8,
-    /// Zero.
-    pub pad: u8,
+    /// The [`Counter`](crate::Counter) that a hit follows an increment of, for
+    /// certain and no other, or [`NO_COUNTER`].
+    pub follows: u8,
     /// From what the register holds to the field that holds the context.
     pub displacement: i32,
     /// Where the fields of the context are.
@@ -110,7 +111,7 @@ impl ProbeSpec {
             action: 0,
             register: 0,
             argument: 0,
-            pad: 0,
+            follows: NO_COUNTER,
             displacement: 0,
             layout: BlockLayout {
                 counters: 0,
@@ -135,4 +136,6 @@ mod pod {
     unsafe impl aya::Pod for crate::ContextRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Inheritance {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Fork {}
 }

@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_for_each_map_elem};
 use probe_common::{
-    ContextKey, ContextRecord, EventKind, Inheritance, LifecycleEvent, Loss, MirroredBlock,
-    ProbeSpec, record_flags,
+    ContextKey, ContextRecord, EventKind, Fork, Inheritance, LifecycleEvent, Loss, MirroredBlock,
+    ProbeSpec, birth_flags, record_flags,
 };
 
 use crate::{
-    maps::{CONTEXTS, INHERITED, LAST_ENDED, LIFECYCLE, PROCESSES, count},
+    maps::{CONTEXTS, FORKS, INHERITED, LAST_ENDED, LIFECYCLE, PROCESSES, count},
     mirror::{self, current_tgid, now},
     task::{self, Task},
 };
@@ -94,7 +94,8 @@ pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
 /// Reports the end of a context that has no record.
 #[inline(never)]
 fn report_unknown(spec: &ProbeSpec, key: &ContextKey, at: u64) {
-    if let Some(record) = mirror::fresh_record(spec, key.address) {
+    let mut record = mirror::EMPTY;
+    if mirror::fill(&mut record, spec, key.address).is_some() {
         send(EventKind::ContextFreed, at, key, &record);
     }
 }
@@ -251,7 +252,6 @@ pub fn process_forked(parent: Task, child: Task) {
 #[inline(always)]
 fn inherit(parent: Task, child: Task) -> Option<()> {
     let tgid = current_tgid();
-    PROCESSES.get_ptr(tgid)?;
     // A thread has the parent's contexts, not a copy; so has, until it execs,
     // the child of a vfork.
     let child_tgid = task::tgid(child)?;
@@ -259,6 +259,10 @@ fn inherit(parent: Task, child: Task) -> Option<()> {
         return None;
     }
     let child_start_ns = task::process_start(child)?;
+    let forker_start_ns = task::process_start(parent)?;
+    let fork = Fork { child_start_ns, forker_start_ns, at_ns: now(), forker: tgid, pad: 0 };
+    let _ = FORKS.insert(child_tgid, fork, 0);
+    PROCESSES.get_ptr(tgid)?;
     PROCESSES.insert(child_tgid, 1, 0).ok()?;
     for_each_context(inherit_one, &mut Walk { tgid, child: child_tgid, child_start_ns });
     Some(())
@@ -286,6 +290,7 @@ extern "C" fn inherit_one(
     inherited.hits = 0;
     inherited.block = block;
     inherited.flags = flags | record.flags & record_flags::FOUND;
+    inherited.birth = birth_flags::FORKED | birth_flags::FORKED_KNOWN;
     let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
     // First what was inherited: who finds the record finds this too.
     let share = Inheritance { born_ns: at, counters: block.counters, pad: 0 };

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_common::{ContextKey, ContextRecord, Inheritance, Loss, ProbeSpec};
+use probe_common::{ContextKey, ContextRecord, Fork, Inheritance, Loss, ProbeSpec};
 
 /// Live contexts. A plain hash: see `mirror::observe` for how two CPUs share a
 /// value without a lock. The agent sets the real bound when it loads.
@@ -23,6 +23,10 @@ pub static PROBE_SPECS: Array<ProbeSpec> = Array::with_max_entries(16_384, 0);
 #[map]
 pub static INHERITED: HashMap<ContextKey, Inheritance> = HashMap::with_max_entries(65_536, 0);
 
+/// Who forked whom, of the last forks.
+#[map]
+pub static FORKS: LruHashMap<u32, Fork> = LruHashMap::with_max_entries(16_384, 0);
+
 /// The context whose end each thread reported last. A library that is seen
 /// through two mounts has two probes at the place where contexts end, and a
 /// callback can lead there twice: the end is reported once.
@@ -31,7 +35,7 @@ pub static LAST_ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096,
 
 /// Births and deaths, to the agent. A multiple of every page size there is.
 #[map]
-pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// How often each [`Loss`] happened.
 #[map]

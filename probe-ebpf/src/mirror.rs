@@ -19,8 +19,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use probe_common::{
-    Action, BlockLayout, ContextKey, ContextRecord, EventKind, Loss, MirroredBlock, NO_FIELD,
-    ProbeSpec, argument_flags, record_flags,
+    Action, BlockLayout, ContextKey, ContextRecord, EventKind, ExeId, Loss, MirroredBlock,
+    NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags, birth_flags, record_flags,
 };
 
 use crate::{
@@ -136,7 +136,10 @@ pub fn observe(record: &mut ContextRecord, address: u64, hit: u64) -> Option<()>
 /// A function of its own, for a stack of its own.
 #[inline(never)]
 fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
-    let Some(mut record) = fresh_record(spec, key.address) else { return false };
+    let mut record = EMPTY;
+    if fill(&mut record, spec, key.address).is_none() {
+        return false;
+    }
     if record.flags & record_flags::REFERENCES_KNOWN != 0 && record.block.references == 0 {
         // It is dying, and has been reported: what happens on the way is no birth.
         return false;
@@ -151,23 +154,47 @@ fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
     true
 }
 
-/// A record of a context that is seen for the first time.
+/// A record of nothing.
+pub const EMPTY: ContextRecord = ContextRecord {
+    process_start_ns: 0,
+    born_ns: 0,
+    observed_ns: 0,
+    hits: 0,
+    block: MirroredBlock { counters: [0; 11], references: 0, number: 0 },
+    image: 0,
+    flags: 0,
+    comm: [0; 16],
+    layout: BlockLayout {
+        counters: 0,
+        references: 0,
+        sessions: 0,
+        num_items: 0,
+        order: [0; 11],
+        count: 0,
+    },
+    birth: 0,
+    exe: ExeId { inode: 0, changed_s: 0, changed_ns: 0, device: 0 },
+};
+
+/// Makes it the record of a context that is seen for the first time. In place: a
+/// record that is returned is there twice, and the stack has room for one.
 #[inline(always)]
-pub fn fresh_record(spec: &ProbeSpec, address: u64) -> Option<ContextRecord> {
+pub fn fill(record: &mut ContextRecord, spec: &ProbeSpec, address: u64) -> Option<()> {
     let at = now();
-    let (block, flags) = read_block(&spec.layout, address)?;
-    Some(ContextRecord {
-        process_start_ns: task::current_process_start().unwrap_or(0),
-        born_ns: at,
-        observed_ns: at,
-        hits: 1,
-        block,
-        image: spec.image,
-        flags,
-        comm: bpf_get_current_comm().unwrap_or([0; 16]),
-        layout: spec.layout,
-        pad: 0,
-    })
+    (record.block, record.flags) = read_block(&spec.layout, address)?;
+    record.process_start_ns = task::current_process_start().unwrap_or(0);
+    record.born_ns = at;
+    record.observed_ns = at;
+    record.hits = 1;
+    record.image = spec.image;
+    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    record.layout = spec.layout;
+    record.birth = task::current_birth();
+    if spec.follows != NO_COUNTER {
+        record.birth |= (u32::from(spec.follows) + 1) << birth_flags::COUNTED_SHIFT;
+    }
+    task::current_exe(&mut record.exe);
+    Some(())
 }
 
 /// A part of an `SSL_CTX` as it is in every build of OpenSSL seen, 1.1.1 to 4.0.

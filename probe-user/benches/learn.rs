@@ -85,7 +85,7 @@ fn learn(file: &Path) -> Result<(), String> {
         None => Companion::Missing(name),
     };
     let image = Image::learn(file.to_path_buf(), &elf, &companion, PlanChoice::Auto);
-    if image.plan.points.is_empty() {
+    if image.learnt.evidence.is_empty() {
         return Err("nothing was learnt of it".to_owned());
     }
     Ok(())

@@ -6,6 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     agent::{AgentOptions, idle::ScanOptions},
+    context::{
+        groups::{GroupBy, Label},
+        registry::Retention,
+    },
     image::PlanChoice,
     kernel::LinkChoice,
     scan::Progress,
@@ -73,6 +77,27 @@ pub struct WatchArgs {
     pub release_after: Duration,
 }
 
+/// Options of the sums.
+#[derive(Clone, Debug, Args)]
+pub struct GroupArgs {
+    /// What the totals are by: one or more, with commas between them. Labels that
+    /// churn make many series.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "exe", value_name = "LABELS")]
+    pub group_by: Vec<Label>,
+    /// How many groups there may be; contexts of others are summed up in one group
+    /// that says so.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_groups: u32,
+}
+
+impl GroupArgs {
+    /// What is asked for.
+    #[must_use]
+    pub fn group_by(&self) -> GroupBy {
+        GroupBy::new(&self.group_by, self.max_groups as usize)
+    }
+}
+
 impl WatchArgs {
     /// The agent's options, for these processes (none: for all).
     #[must_use]
@@ -82,7 +107,8 @@ impl WatchArgs {
             plan: self.probe_plan,
             links: self.probe_links,
             max_contexts: self.max_contexts,
-            max_ended: self.max_ended,
+            retention: Retention { ended: self.max_ended, time: Duration::ZERO },
+            group_by: GroupBy::default(),
             scan,
             release_after: self.release_after,
         }
@@ -149,6 +175,9 @@ pub struct ShowArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// What the sums in JSON are by.
+    #[command(flatten)]
+    pub groups: GroupArgs,
     /// What to watch.
     #[command(flatten)]
     pub watch: WatchArgs,
@@ -188,6 +217,13 @@ pub struct ServeArgs {
     /// totals count all of them.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub max_context_series: usize,
+    /// How long a context that has ended is listed at least, and has series with its
+    /// last values; and until it was scraped once. 0s: one scrape shows it.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration_or_none)]
+    pub retain: Duration,
+    /// What the totals are by.
+    #[command(flatten)]
+    pub groups: GroupArgs,
     /// Whether to look into memory too.
     #[command(flatten)]
     pub scan: ScanArgs,
@@ -231,6 +267,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn duration_or_none(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(none) if none.is_zero() => Ok(none),
+        _ => duration(text),
+    }
+}
+
 fn agent_url(text: &str) -> Result<String, String> {
     if text.starts_with("http://") {
         Ok(text.trim_end_matches('/').to_owned())
@@ -255,5 +298,7 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(duration("5").is_err());
         assert!(duration("0s").is_err());
+        assert_eq!(duration_or_none("0s"), Ok(Duration::ZERO));
+        assert!(duration_or_none("1 fortnight").is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! -> outputs. `docs/architecture.md` walks one number along it.
 
 pub mod agent;
+pub mod allocator;
 pub mod cli;
 pub mod commands;
 pub mod context;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    sslsess::allocator::give_back_large_buffers();
     sslsess::commands::run()
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use probe_common::{Action, BlockLayout, ContextKey, NO_FIELD, OPENSSL_ORDER};
 
 use crate::{
-    image::{ProbeKind, ProbePoint, plan::Argument},
+    image::{ProbeKind, ProbePoint, point::Argument},
     kernel::{Kernel, LoadOptions},
 };
 
@@ -36,6 +36,7 @@ pub fn run() -> anyhow::Result<()> {
         emulated: true,
         argument: Argument { register: 7, dereference: None, creates: true },
         action: Action::Mirror,
+        follows: None,
     };
     let layout = BlockLayout {
         counters: 0,

@@ -20,19 +20,49 @@ pub use crate::{
 pub struct Snapshot {
     /// The host that was looked at.
     pub host: Host,
-    /// The contexts that live, and those that ended a short while ago.
+    /// The contexts that live, and those that ended a short while ago; or those of
+    /// them that were [`Wanted`].
     pub contexts: Vec<ContextSnapshot>,
+    /// How many there are besides; not part of the JSON contract.
+    #[serde(skip)]
+    pub omitted: Omitted,
     /// What is not known, and why.
     pub gaps: Vec<GapSnapshot>,
     /// The libraries that processes map, and what has become of each.
     #[serde(default)]
     pub targets: Vec<TargetSnapshot>,
-    /// Sums that never fall; not part of the JSON contract.
-    #[serde(skip)]
+    /// Sums that never fall.
+    #[serde(default, skip_deserializing)]
     pub groups: Vec<GroupSnapshot>,
+    /// The labels of the groups, in their order; not part of the JSON contract.
+    #[serde(skip)]
+    pub group_by: Vec<&'static str>,
+    /// The place in the order of ends that the next context to end will have; not
+    /// part of the JSON contract.
+    #[serde(skip)]
+    pub ends: u64,
     /// How the agent itself fares; not part of the JSON contract.
     #[serde(skip)]
     pub health: Health,
+}
+
+/// Which contexts a snapshot is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    All,
+    /// Those that get series of their own, so many at most
+    /// ([`Choice`](crate::context::Choice)).
+    Series(usize),
+}
+
+/// Contexts that a snapshot does not have, since not all were [`Wanted`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// Those that live.
+    pub live: usize,
+    /// Those that ended and are kept.
+    pub ended: usize,
 }
 
 /// The host.
@@ -100,6 +130,12 @@ pub struct ContextSnapshot {
     /// When they were read.
     #[serde(serialize_with = "milliseconds")]
     pub observed_at: Timestamp,
+    /// Tells the newest of those at one address; not part of the JSON contract.
+    #[serde(skip)]
+    pub born_ns: u64,
+    /// Its place in the order of ends, if it has ended; not part of the JSON contract.
+    #[serde(skip)]
+    pub ended: Option<u64>,
 }
 
 /// What a context counted while it was watched.
@@ -268,13 +304,23 @@ pub struct TargetContexts {
     pub ended: usize,
 }
 
+/// The value of every label of the group for which there was no room: longer than
+/// a `comm`, with a character that no name of a container, pod or unit can have,
+/// and not the beginning of a path.
+pub const OVERFLOW: &str = "overflow/--max-groups";
+
 /// The sums of a group of contexts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupSnapshot {
-    /// The executable that the group is of; empty where it is not known.
-    pub exe: String,
+    /// What its contexts have in common, by the names of the labels; `null`: not
+    /// known. In JSON, each is a field of the group.
+    #[serde(flatten, serialize_with = "map")]
+    pub labels: Vec<(&'static str, Option<String>)>,
+    /// Whether it is the one for contexts for whose own group there was no room.
+    pub overflow: bool,
     /// Sums of what the contexts counted, by name; each only grows. Without
     /// those that none of the contexts' libraries counts.
+    #[serde(serialize_with = "map")]
     pub totals: Vec<(&'static str, i64)>,
     /// Sessions in the internal caches of the live contexts now; `None` if it
     /// is not known of one of them.
@@ -292,8 +338,31 @@ pub struct Health {
     pub discovery: DiscoveryHealth,
     /// Ended contexts that are not listed any more.
     pub forgotten: u64,
+    /// Those of them whose last values were in no scrape.
+    pub unscraped: u64,
+    /// Contexts that began with counts of which nobody knows who counted them.
+    pub unproven: u64,
+    /// Contexts for whose own group there was no room.
+    pub beyond_groups: u64,
     /// How often two witnesses disagreed, by what it was about.
     pub contradictions: Vec<(&'static str, u64)>,
+}
+
+/// What a scrape has shown of the contexts that had ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scraped {
+    /// Their places in the order of ends.
+    pub shown: Vec<u64>,
+    /// All before this place had ended when its snapshot was taken.
+    pub until: u64,
+}
+
+/// Pairs as a map, in their order.
+fn map<V: Serialize, S: Serializer>(
+    pairs: &[(&'static str, V)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
 /// How the agent keeps up with what processes map.

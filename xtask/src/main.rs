@@ -51,6 +51,9 @@ enum Verb {
         /// Only the end-to-end tests whose names contain this.
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
+        /// Those, too, that take a minute or more: a million contexts.
+        #[arg(long)]
+        long: bool,
     },
     /// Give arbitrary bytes to the ELF reader and to the interpreters (needs a nightly compiler).
     Fuzz {
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
         Verb::Libs(args) => libs::run(&args),
         Verb::Fuzz { target, runs } => fuzz::run(target.as_deref(), runs),
-        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Test { filter, long } => test::run(filter.as_deref(), long),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

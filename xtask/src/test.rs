@@ -31,7 +31,7 @@ const PROGRAMS: [&str; 17] = [
 /// What the end-to-end tests play with, of the builds of `cargo xtask libs`.
 const BUILDS: [&str; 4] = ["1.1.1w-gcc12-O2", "3.2.1-gcc12-O2", "3.5.5-gcc12-O2", "4.0.3-gcc12-O2"];
 
-pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn run(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the end-to-end tests load real BPF programs: run this as root (sudo -E)");
     }
@@ -49,7 +49,15 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     libs::relatives::ensure_for_tests()?;
     let mut end_to_end = build::cargo(&["test", "--release", "--package", "probe-user"]);
     end_to_end.args(["--test", "e2e", "--"]).args(filter);
-    shown("end-to-end tests", &mut end_to_end)
+    shown("end-to-end tests", &mut end_to_end)?;
+    if !long {
+        eprintln!("`cargo xtask test --long` also runs a million contexts");
+        return Ok(());
+    }
+    // Alone, one after the other: they measure memory.
+    let mut alone = build::cargo(&["test", "--release", "--package", "probe-user"]);
+    alone.args(["--test", "e2e", "--"]).args(filter).args(["--ignored", "--test-threads", "1"]);
+    shown("end-to-end tests that take long", &mut alone)
 }
 
 fn lints(toolchain: &crate::toolchain::BpfToolchain) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use probe_common::{Action, BlockLayout, Counter, OPENSSL_ORDER};
 use sslsess::{
     image::{
         Elf,
-        plan::{Argument, ProbeKind, ProbePoint},
+        point::{Argument, ProbeKind, ProbePoint},
     },
     kernel::{Kernel, LoadOptions, floor::Floor},
 };
@@ -92,6 +92,7 @@ pub(crate) fn measure(directory: &Path) -> (f64, bool) {
             emulated: true,
             argument,
             action: Action::Mirror,
+            follows: None,
         }
     });
     kernel.attach(1, LAYOUT, &points, &path).expect("it can be attached");

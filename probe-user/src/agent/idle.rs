@@ -13,10 +13,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, ContextRecord, record_flags};
+use probe_common::{ContextKey, ContextRecord, ExeId, record_flags};
 use tracing::{debug, info, warn};
 
-use super::{Agent, origin};
+use super::Agent;
 use crate::{
     context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
     host::{Look, ProcessFacts, clock},
@@ -210,7 +210,8 @@ impl Agent {
             flags: flags | record_flags::FOUND,
             comm: comm(key.tgid),
             layout,
-            pad: 0,
+            birth: 0,
+            exe: ExeId::default(),
         })
     }
 
@@ -241,8 +242,7 @@ impl Agent {
         if record.flags & record_flags::FOUND != 0 && block != made.block {
             return Ok(false);
         }
-        let Self { kernel, images, registry, .. } = self;
-        registry.born(*key, &record, || origin(kernel, images, key, &record));
+        self.admit(*key, &record);
         let seen = Observation::of_block(&block, flags, &record.layout, Source::Memory, at_ns);
         self.registry.see(key, record.born_ns, seen);
         self.read_settings(key, &record);

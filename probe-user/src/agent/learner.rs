@@ -94,17 +94,6 @@ impl<K: Send + 'static> Learner<K> {
     }
 }
 
-/// Gives memory back that learning took: of a large program it is hundreds of MiB, and
-/// the allocator keeps what it got in pieces.
-pub(super) fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: any thread may call it at any time: it takes the allocator's own locks, and
-    // touches nothing that is in use (malloc_trim(3)).
-    unsafe {
-        nix::libc::malloc_trim(0);
-    }
-}
-
 fn work<K>(inbox: &Mutex<mpsc::Receiver<Task<K>>>, outbox: &UnboundedSender<Lesson<K>>) {
     loop {
         // Whoever has the lock waits for the next task.

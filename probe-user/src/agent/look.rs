@@ -7,9 +7,7 @@ use probe_common::{ContextKey, record_flags};
 
 use super::Agent;
 use crate::{
-    context::{
-        Context, Observation, Source, State, reconstruct, registry::Origin, settings::Settings,
-    },
+    context::{Context, Observation, Origin, Source, State, reconstruct, settings::Settings},
     host::Gathered,
     kernel::events::{End, unreported_end},
 };
@@ -31,8 +29,15 @@ struct Seen {
 impl Agent {
     /// Reads every live context from its process's memory.
     pub(super) fn look(&mut self) -> anyhow::Result<()> {
-        let live: Vec<&Context> = self.registry.live().collect();
-        let seen: Vec<Seen> = live.chunks(TOGETHER).flat_map(|some| self.read(some)).collect();
+        let live: Vec<(ContextKey, u64)> =
+            self.registry.live().map(|context| (context.key, context.born_ns)).collect();
+        live.chunks(TOGETHER).try_for_each(|some| self.look_at(some))
+    }
+
+    fn look_at(&mut self, some: &[(ContextKey, u64)]) -> anyhow::Result<()> {
+        let still = |(key, born_ns): &(ContextKey, u64)| self.registry.find_live(key, *born_ns);
+        let contexts: Vec<&Context> = some.iter().filter_map(still).collect();
+        let seen = self.read(&contexts);
         // Whatever ended before it was read has been reported by now, or marked.
         self.handle_events();
         for Seen { key, born_ns, seen, settings } in seen {
@@ -54,7 +59,7 @@ impl Agent {
                 Some(record) => {
                     let end = unreported_end(&record).unwrap_or(End::Freed);
                     self.registry.end(key, &record, end, Origin::default);
-                    self.forget_context(&key);
+                    self.forget_context(&key, record.born_ns);
                 }
                 None => {
                     self.handle_events();

@@ -1,12 +1,14 @@
 //! The agent: discovers, attaches, follows lives, and says what is known.
 
 pub mod companion;
+mod forks;
 pub mod idle;
 pub mod images;
 mod inodes;
 mod learner;
 mod look;
 mod losses;
+mod present;
 pub mod probes;
 mod reap;
 mod targets;
@@ -14,33 +16,30 @@ pub mod task;
 mod usage;
 pub mod watch;
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, ContextRecord, record_flags};
+use probe_common::{ContextKey, ContextRecord, Counter, birth_flags, record_flags};
 use tracing::{debug, warn};
 
 use self::{
+    forks::Execs,
     idle::{Idle, ScanOptions},
     images::Images,
     targets::LastEvents,
 };
 use crate::{
     context::{
-        Context, Contradiction, Growth, Observation, Registry, Source, State,
-        groups::GroupKey,
-        registry::{Origin, Retention},
+        Begins, Observation, Origin, Registry, Source, groups::GroupBy, registry::Retention,
         settings::Settings,
     },
-    host::{Discovery, LiveMemory, ProcessMemory},
+    host::{Discovery, LiveMemory, ProcessMemory, Programs, clock},
     image::PlanChoice,
-    kernel::{Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings, events::unreported_end},
-    snapshot::{
-        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, SessionStats, Snapshot, Watched,
+    kernel::{
+        Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings,
+        events::{End, unreported_end},
     },
+    snapshot::{Scraped, Snapshot, Wanted},
 };
 
 /// What can be chosen.
@@ -54,8 +53,10 @@ pub struct AgentOptions {
     pub links: LinkChoice,
     /// How many live contexts are recorded at most.
     pub max_contexts: u32,
-    /// How many ended contexts are listed at most.
-    pub max_ended: usize,
+    /// How long ended contexts are kept, and how many of them.
+    pub retention: Retention,
+    /// What the sums are by.
+    pub group_by: GroupBy,
     /// Whether processes are looked into for contexts that are idle.
     pub scan: Option<ScanOptions>,
     /// How long nobody must have mapped a library before its probes are removed.
@@ -71,6 +72,8 @@ pub struct Agent {
     images: Images,
     release_after: Duration,
     registry: Registry,
+    programs: Programs,
+    execs: Execs,
     idle: Option<Idle>,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
@@ -122,7 +125,9 @@ impl Agent {
             mappings,
             images: Images::new(options.plan, options.release_after),
             release_after: options.release_after,
-            registry: Registry::new(Retention { ended: options.max_ended }),
+            registry: Registry::new(options.retention, options.group_by),
+            programs: Programs::default(),
+            execs: Execs::default(),
             idle: idle.context("cannot start the scan")?,
             memory,
             pids: options.pids,
@@ -154,17 +159,15 @@ impl Agent {
                     self.admit_copy(&key, &record);
                 }
                 Lifecycle::Born(key, record) => {
-                    let Self { kernel, images, registry, .. } = self;
-                    registry.born(key, &record, || origin(kernel, images, &key, &record));
+                    self.admit(key, &record);
                     self.read_settings(&key, &record);
                 }
                 // It ended before the agent could say whether it was one.
                 Lifecycle::Ended(key, record, _) if !self.is_believed(&key, &record) => {}
-                Lifecycle::Ended(key, record, end) => {
-                    let Self { kernel, images, registry, .. } = self;
-                    registry.end(key, &record, end, || origin(kernel, images, &key, &record));
-                }
+                Lifecycle::Ended(key, record, end) => self.conclude(key, &record, end),
                 Lifecycle::Executed { tgid } => {
+                    self.programs.executed(tgid);
+                    self.execs.note(tgid, clock::monotonic_ns());
                     self.images.executed(tgid);
                     self.idle.iter_mut().for_each(|idle| idle.forget(tgid));
                     // Else what it maps now is reported.
@@ -174,6 +177,18 @@ impl Agent {
             }
         }
         self.changed
+    }
+
+    /// A context is met, if it is not known yet.
+    fn admit(&mut self, key: ContextKey, record: &ContextRecord) {
+        let Self { kernel, programs, images, registry, .. } = self;
+        registry.born(key, record, || origin(kernel, programs, images, &key, record));
+    }
+
+    /// A context has ended; it may not be known yet.
+    fn conclude(&mut self, key: ContextKey, record: &ContextRecord, end: End) {
+        let Self { kernel, programs, images, registry, .. } = self;
+        registry.end(key, record, end, || origin(kernel, programs, images, &key, record));
     }
 
     /// Reads the settings of a context that was just met: it may be gone at the
@@ -200,6 +215,31 @@ impl Agent {
     ///
     /// If the maps cannot be read.
     pub fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
+        self.snapshot_of(Wanted::All)
+    }
+
+    /// As [`Self::snapshot`], with the contexts that are wanted. Sums and counts are
+    /// of all.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read.
+    pub fn snapshot_of(&mut self, wanted: Wanted) -> anyhow::Result<Snapshot> {
+        // What is listed here may end before its turn comes.
+        self.registry.hold();
+        let snapshot = self.take_stock().and_then(|()| self.build(wanted));
+        self.registry.release();
+        snapshot
+    }
+
+    /// A scrape has shown these of the contexts that had ended when its snapshot
+    /// was taken.
+    pub fn scraped(&mut self, scraped: &Scraped) {
+        self.registry.scraped(&scraped.shown, scraped.until);
+    }
+
+    /// Brings the registry up to date.
+    fn take_stock(&mut self) -> anyhow::Result<()> {
         let records = self.kernel.contexts().context("cannot read the map of contexts")?;
         // First what was reported: whoever had the address of a listed context
         // before was reported to have ended before that one was recorded. The
@@ -208,155 +248,28 @@ impl Agent {
         for (key, record) in &records {
             let believed = self.is_believed(key, record);
             self.last_events.note(record);
-            let Self { kernel, images, registry, .. } = self;
-            let origin = || origin(kernel, images, key, record);
             match unreported_end(record) {
                 Some(end) => {
                     if believed {
-                        registry.end(*key, record, end, origin);
+                        self.conclude(*key, record, end);
                     }
-                    self.forget_context(key);
+                    self.forget_context(key, record.born_ns);
                 }
                 None if !believed => self.admit_copy(key, record),
                 None => {
-                    let known = registry.is_live(key, record.born_ns);
-                    if !known && registry.has_ended(key, record.born_ns) {
+                    let known = self.registry.is_live(key, record.born_ns);
+                    if !known && self.registry.has_ended(key, record.born_ns) {
                         continue;
                     }
                     // Its birth was reported, as a rule; a record says as much.
-                    registry.born(*key, record, origin);
+                    self.admit(*key, record);
                     let seen = Observation::of_record(record, Source::Probe);
-                    registry.see(key, record.born_ns, seen);
+                    self.registry.see(key, record.born_ns, seen);
                 }
             }
         }
         self.look()?;
-        self.build()
-    }
-
-    fn build(&mut self) -> anyhow::Result<Snapshot> {
-        let mut contexts: Vec<ContextSnapshot> = self
-            .registry
-            .all()
-            .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
-            .map(|context| self.show(context))
-            .collect();
-        contexts.sort_by(|a, b| (a.pid, &a.ctx, a.generation).cmp(&(b.pid, &b.ctx, b.generation)));
-        let losses = self.kernel.losses().context("cannot read the map of losses")?;
-        let mut gaps: BTreeSet<GapSnapshot> = self.images.gaps().cloned().collect();
-        gaps.extend(losses.iter().filter(|(_, count)| *count > 0).filter_map(losses::gap));
-        if self.unreported > 0 {
-            let what = "contexts ended without a report: their last values may be too low";
-            let reason = format!("{} {what}", self.unreported);
-            gaps.insert(GapSnapshot { pid: None, library: None, reason });
-        }
-        let contradictions: Vec<(&Context, Contradiction)> =
-            self.registry.all().filter_map(|c| Some((c, c.contradiction?))).collect();
-        gaps.extend(contradictions.iter().map(|(context, contradiction)| GapSnapshot {
-            pid: Some(context.key.tgid),
-            library: Some(self.images.library(context.image).path),
-            reason: format!("context {:#x}: {contradiction}", context.key.address),
-        }));
-        let live = contradictions.len() as u64 + self.registry.contradictions_forgotten();
-        gaps.extend(self.ended_unseen());
-        gaps.extend(self.unshown());
-        let groups = self.groups();
-        Ok(Snapshot {
-            host: Host {
-                kernel: self.release.clone(),
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
-            contexts,
-            gaps: gaps.into_iter().collect(),
-            targets: self.targets(),
-            groups,
-            health: Health {
-                losses: losses.iter().map(|(loss, count)| (loss.name(), *count)).collect(),
-                discovery: self.discovery_health(),
-                forgotten: self.registry.forgotten(),
-                contradictions: vec![("layout", self.images.contradictions()), ("context", live)],
-            },
-        })
-    }
-
-    /// Contexts that ended without a last look, of libraries that count without
-    /// a probe seeing it: a gap for each process.
-    fn ended_unseen(&self) -> BTreeSet<GapSnapshot> {
-        self.registry
-            .all()
-            .filter(|context| context.state != State::Live && context.seen.source == Source::Probe)
-            .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
-            .filter(|context| self.images.changes_unseen(context.image))
-            .map(|context| GapSnapshot {
-                pid: Some(context.key.tgid),
-                library: Some(self.images.library(context.image).path),
-                reason: "contexts ended without a last look, and probes stand at function entries \
-                         only: their values are those of `observed_at`, and may be too low"
-                    .to_owned(),
-            })
-            .collect()
-    }
-
-    fn show(&self, context: &Context) -> ContextSnapshot {
-        ContextSnapshot {
-            pid: context.key.tgid,
-            start_time_ticks: context.facts.start_time_ticks,
-            comm: context.facts.comm.clone(),
-            exe: context.facts.exe.clone(),
-            container: context.facts.cgroups.container.clone(),
-            pid_inside: context.facts.pid_inside,
-            unit: context.facts.cgroups.units.unit.clone(),
-            user_unit: context.facts.cgroups.units.user_unit.clone(),
-            ctx: format!("{:#x}", context.key.address),
-            generation: context.generation,
-            state: context.state,
-            library: self.images.library(context.image),
-            stats: self.stats(context),
-            settings: context.settings,
-            grown: Some(grown(context)),
-            watched: None,
-            why: None,
-            source: context.seen.source,
-            observed_at: context.seen_at,
-        }
-    }
-
-    fn stats(&self, context: &Context) -> SessionStats {
-        if context.is_disproved() {
-            return SessionStats::default();
-        }
-        let mut stats = stats(&context.seen);
-        if context.contradiction.is_some() {
-            stats.number = None;
-        }
-        let (pid, started) = (context.key.tgid, context.facts.start_time_ticks);
-        if !self.images.knows_number(context.image, pid, started) {
-            stats.number = None;
-        }
-        stats
-    }
-
-    fn groups(&mut self) -> Vec<GroupSnapshot> {
-        let totals = self.registry.group_totals();
-        let mut live: HashMap<GroupKey, Vec<&Context>> = HashMap::new();
-        for context in self.registry.live() {
-            live.entry(GroupKey::of(context)).or_default().push(context);
-        }
-        totals
-            .into_iter()
-            .map(|(key, sums)| {
-                let live = live.remove(&key).unwrap_or_default();
-                GroupSnapshot {
-                    exe: key.exe,
-                    totals: probe_common::COUNTERS
-                        .into_iter()
-                        .filter_map(|c| Some((c.name(), sums[c as usize]?)))
-                        .collect(),
-                    number: live.iter().map(|context| self.stats(context).number).sum(),
-                    live: live.len(),
-                }
-            })
-            .collect()
+        self.examine_forks()
     }
 
     /// Removes every probe; returns when the last one is gone.
@@ -368,31 +281,38 @@ impl Agent {
 /// What is looked up when a context is met.
 fn origin(
     kernel: &mut Kernel,
+    programs: &mut Programs,
     images: &Images,
     key: &ContextKey,
     record: &ContextRecord,
 ) -> Origin {
-    let inherited = kernel.take_inheritance(key, record.born_ns).unwrap_or_else(|error| {
-        warn!(%error, "cannot read the map of inheritances");
-        [0; 11]
-    });
-    Origin { facts: images.facts(key.tgid), inherited }
-}
-
-/// The values as the functions of the manual page would return them.
-fn stats(seen: &Observation) -> SessionStats {
-    let counters = seen.counters.map(|counter| counter.map(i64::from));
-    SessionStats::of(counters, seen.number.map(|number| number as i64))
-}
-
-/// What a context counted while it was watched.
-fn grown(context: &Context) -> Watched {
-    match context.growth() {
-        Ok(Growth { from, until, counters }) => {
-            Watched::Known { from, until, counted: SessionStats::of(counters, None) }
+    let facts = programs.of(key.tgid, record, || images.facts(key.tgid));
+    let path = images.image(record.image).map(|image| image.path.to_string_lossy());
+    let begins = match kernel.take_inheritance(key, record.born_ns) {
+        Ok(Some(block)) => Begins::Inherited(block),
+        Ok(None) => begins(record, facts.forked),
+        Err(error) => {
+            warn!(%error, "cannot read the map of inheritances");
+            Begins::Unproven { counted: None }
         }
-        Err(unknown) => Watched::Unknown { unknown },
+    };
+    Origin { facts, library: path.unwrap_or_default().into_owned(), begins }
+}
+
+/// Whose the counts are of a context to which no fork that was seen gave anything:
+/// those of a process that was forked before the agent came, or whose parent had
+/// contexts that no probe had seen yet, may be the parent's.
+fn begins(record: &ContextRecord, forked: Option<bool>) -> Begins {
+    let birth = record.birth;
+    // What the kernel half says was so at that very moment.
+    let told = birth & birth_flags::FORKED_KNOWN != 0;
+    let forked = if told { Some(birth & birth_flags::FORKED != 0) } else { forked };
+    if forked == Some(false) {
+        return Begins::Own;
     }
+    let counted = (birth >> birth_flags::COUNTED_SHIFT).checked_sub(1);
+    let counted = counted.and_then(|counter| Counter::from_raw(u8::try_from(counter).ok()?));
+    Begins::Unproven { counted }
 }
 
 /// The kernel's release, as `uname -r` shows it.

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::Agent;
 use crate::{
-    context::{Context, State, registry::Origin},
+    context::{Context, Origin, State},
     host::ProcessFacts,
     kernel::events::{End, unreported_end},
 };
@@ -66,7 +66,7 @@ impl Agent {
             Ok(Some(record)) if record.born_ns == born_ns => {
                 let end = unreported_end(&record).unwrap_or(End::Exited { final_values: false });
                 self.registry.end(*key, &record, end, Origin::default);
-                self.forget_context(key);
+                self.forget_context(key, born_ns);
             }
             Ok(_) => self.give_up(key, State::Exited),
             Err(error) => warn!(%error, "cannot read the map of contexts"),
@@ -81,8 +81,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn forget_context(&mut self, key: &ContextKey) {
-        if let Err(error) = self.kernel.forget_context(key) {
+    pub(super) fn forget_context(&mut self, key: &ContextKey, born_ns: u64) {
+        if let Err(error) = self.kernel.forget_context(key, born_ns) {
             warn!(%error, "cannot remove a context that has ended");
         }
     }

@@ -16,7 +16,10 @@ use tokio::{
 use tracing::warn;
 
 use super::{Agent, AgentOptions, watch::Outcome};
-use crate::{host::discovery::TICK, snapshot::Snapshot};
+use crate::{
+    host::discovery::TICK,
+    snapshot::{Scraped, Snapshot, Wanted},
+};
 
 /// The dynamic linker maps a program's libraries within this time, as a rule:
 /// they are looked at once.
@@ -28,7 +31,8 @@ const SOON: Duration = Duration::from_millis(20);
 type Reply = oneshot::Sender<anyhow::Result<Arc<Snapshot>>>;
 
 enum Request {
-    Snapshot(Reply),
+    Snapshot(Wanted, Reply),
+    Scraped(Scraped),
     Scanned(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
@@ -44,10 +48,29 @@ impl AgentHandle {
     ///
     /// If the maps cannot be read, or the agent has stopped.
     pub async fn snapshot(&self) -> anyhow::Result<Arc<Snapshot>> {
+        self.snapshot_of(Wanted::All).await
+    }
+
+    /// As [`Self::snapshot`], with the contexts that are wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the maps cannot be read, or the agent has stopped.
+    pub async fn snapshot_of(&self, wanted: Wanted) -> anyhow::Result<Arc<Snapshot>> {
         let (reply, answer) = oneshot::channel();
         let stopped = || anyhow::anyhow!("the agent has stopped");
-        self.0.send(Request::Snapshot(reply)).await.map_err(|_| stopped())?;
+        self.0.send(Request::Snapshot(wanted, reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Says what a scrape has shown.
+    ///
+    /// # Errors
+    ///
+    /// If the agent has stopped.
+    pub async fn scraped(&self, scraped: Scraped) -> anyhow::Result<()> {
+        let stopped = |_| anyhow::anyhow!("the agent has stopped");
+        self.0.send(Request::Scraped(scraped)).await.map_err(stopped)
     }
 
     /// Waits until every process that was met was looked into for contexts that are
@@ -113,9 +136,10 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
         tokio::select! {
             biased;
             request = inbox.recv() => match request {
-                Some(Request::Snapshot(reply)) => {
-                    let _ = reply.send(agent.snapshot().map(Arc::new));
+                Some(Request::Snapshot(wanted, reply)) => {
+                    let _ = reply.send(agent.snapshot_of(wanted).map(Arc::new));
                 }
+                Some(Request::Scraped(scraped)) => agent.scraped(&scraped),
                 Some(Request::Scanned(reply)) => waiting.push(reply),
                 Some(Request::Stop(done)) => break Some(done),
                 None => break None,

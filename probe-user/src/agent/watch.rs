@@ -5,8 +5,9 @@ use std::{io, os::fd::OwnedFd};
 use probe_common::ContextKey;
 use tracing::warn;
 
-use super::{Agent, images::Learnt, learner::give_memory_back};
+use super::{Agent, images::Learnt};
 use crate::{
+    allocator,
     context::State,
     host::{News, discovery::ROUND},
     scan::Found,
@@ -87,7 +88,7 @@ impl Agent {
     pub fn take_lesson(&mut self, learnt: Learnt) -> bool {
         let pids = self.images.take_lesson(&mut self.kernel, learnt);
         if !self.images.is_learning() {
-            give_memory_back();
+            allocator::give_back();
         }
         self.handle_events();
         let news = self.discovery.look_again(pids);
@@ -178,8 +179,8 @@ impl Agent {
             warn!(%error, "cannot read the map of contexts");
             Vec::new()
         });
-        for (key, _) in records.iter().filter(|(_, record)| is_theirs(&record.image)) {
-            self.forget_context(key);
+        for (key, record) in records.iter().filter(|(_, record)| is_theirs(&record.image)) {
+            self.forget_context(key, record.born_ns);
         }
         let live = self.registry.live().filter(|context| is_theirs(&context.image));
         let live: Vec<(ContextKey, u64)> = live.map(|c| (c.key, c.born_ns)).collect();

@@ -16,8 +16,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; choose another with --web.listen-address")
     })?;
-    let agent =
-        task::spawn(args.watch.agent_options(&[], args.scan.options(&Arc::default()))).await?;
+    let mut options = args.watch.agent_options(&[], args.scan.options(&Arc::default()));
+    options.group_by = args.groups.group_by();
+    options.retention.time = args.retain;
+    let agent = task::spawn(options).await?;
     info!("listening on http://{}", listener.local_addr()?);
     let pages = web::router(agent.clone(), args.max_context_series);
     let served = axum::serve(listener, pages)

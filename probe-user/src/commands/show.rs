@@ -45,7 +45,9 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
     // What was mapped before is known as soon as the agent has started.
     let unasked = if args.scan.scan || args.targets { Duration::ZERO } else { WATCHED };
     let watch_for = args.watch_for.unwrap_or(unasked);
-    let agent = task::spawn(args.watch.agent_options(&args.pids, scan)).await?;
+    let mut options = args.watch.agent_options(&args.pids, scan);
+    options.group_by = args.groups.group_by();
+    let agent = task::spawn(options).await?;
     if stderr().is_terminal() && !watch_for.is_zero() {
         let watched = humantime::format_duration(watch_for);
         eprintln!("watching for {watched}: a context appears when it is used (Ctrl-C: print now)");

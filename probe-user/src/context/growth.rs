@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     groups::Sums,
     reconstruct::{Observation, Source},
+    widen::Widened,
 };
 
 /// The first look at a context: its values as its record was made, which is
@@ -16,8 +17,8 @@ use super::{
 pub struct FirstLook {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub at_ns: u64,
-    /// The counters, as numbers that do not wrap.
-    pub counters: Sums,
+    /// The counters.
+    pub counters: Widened,
 }
 
 /// What moved between two looks at one context, both exact.
@@ -71,10 +72,11 @@ impl FirstLook {
         let lasted = lasted.and_then(|nanoseconds| i64::try_from(nanoseconds).ok());
         let lasted = SignedDuration::from_nanos(lasted.ok_or(Unwatched::SeenOnce)?);
         let from = until.checked_sub(lasted).map_err(|_| Unwatched::SeenOnce)?;
+        let first = self.counters.values();
         let mut counters = Sums::default();
         for counter in COUNTERS {
             let at = counter as usize;
-            let moved = now[at].zip(self.counters[at]).map(|(now, first)| now - first);
+            let moved = now[at].zip(first[at]).map(|(now, first)| now - first);
             if counter != Counter::Accept && moved.is_some_and(|moved| moved < 0) {
                 return Err(Unwatched::WentBack);
             }
@@ -87,14 +89,13 @@ impl FirstLook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::widen::Widened;
 
     const SECOND: u64 = 1_000_000_000;
 
     /// From one value of all counters to another, three seconds later.
     fn growth(first: i32, last: i32, source: Source) -> Result<Growth, Unwatched> {
         let mut widened = Widened::starting_at([Some(first); 11]);
-        let look = FirstLook { at_ns: 5 * SECOND, counters: widened.values() };
+        let look = FirstLook { at_ns: 5 * SECOND, counters: widened };
         widened.advance([Some(last); 11]);
         let seen = Observation {
             counters: [Some(last); 11],
@@ -128,8 +129,9 @@ mod tests {
     #[test]
     fn only_accept_can_step_back() {
         assert_eq!(growth(4, 3, Source::Memory), Err(Unwatched::WentBack));
-        let mut now = [Some(4); 11];
-        let look = FirstLook { at_ns: 0, counters: now };
+        let first = Widened::starting_at([Some(4); 11]);
+        let look = FirstLook { at_ns: 0, counters: first };
+        let mut now = first.values();
         now[Counter::Accept as usize] = Some(3);
         let seen = Observation {
             counters: [Some(4); 11],
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn one_look_has_no_difference() {
-        let look = FirstLook { at_ns: 9, counters: [Some(1); 11] };
+        let look = FirstLook { at_ns: 9, counters: Widened::starting_at([Some(1); 11]) };
         let seen = Observation {
             counters: [Some(1); 11],
             number: None,
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_not_counted_does_not_move() {
-        let look = FirstLook { at_ns: 0, counters: [None; 11] };
+        let look = FirstLook { at_ns: 0, counters: Widened::starting_at([None; 11]) };
         let seen = Observation {
             counters: [None; 11],
             number: Some(3),

@@ -1,166 +1,61 @@
 //! The life of contexts: born, seen again, ended, forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-use jiff::Timestamp;
 use probe_common::{ContextKey, ContextRecord};
-use serde::{Deserialize, Serialize};
 
+pub use super::ended::Retention;
 use super::{
-    groups::{Groups, Sums},
-    growth::{FirstLook, Growth, Unwatched},
+    ended::{Ended, Kept},
+    generations::Generations,
+    groups::{GroupBy, GroupTotals, Groups, Label, Sums},
+    growth::FirstLook,
     invariants::{Contradiction, contradiction},
-    reconstruct::{Observation, Source, counters_of},
+    life::{Begins, Context, Origin, State},
+    reconstruct::{Observation, Source},
     settings::Settings,
     widen::Widened,
 };
-use crate::{
-    host::{ProcessFacts, clock},
-    kernel::events::End,
-};
-
-/// Whether a context lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It does.
-    Live,
-    /// It is gone (freed, or its program was replaced by exec); the values are its last.
-    Freed,
-    /// Its process is gone; the values are its last.
-    Exited,
-}
-
-/// One `SSL_CTX`, from its first sight to its end.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Its process and address.
-    pub key: ContextKey,
-    /// The how-many-th context at this address of this process, from 1.
-    pub generation: u32,
-    /// Tells it from an earlier one at its address (the kernel half's birth time).
-    pub born_ns: u64,
-    /// The image whose probes see it.
-    pub image: u32,
-    /// Its process.
-    pub facts: ProcessFacts,
-    /// Whether it lives.
-    pub state: State,
-    /// Its latest values.
-    pub seen: Observation,
-    /// When these were read.
-    pub seen_at: Timestamp,
-    /// Where its fields are.
-    pub layout: probe_common::BlockLayout,
-    /// Its settings, as they were last read while it lived; `None`: it ended
-    /// before, or they could not be read.
-    pub settings: Option<Settings>,
-    /// What of it cannot be: it is not read from where it stands.
-    pub contradiction: Option<Contradiction>,
-    /// The kernel half has no record of it any more, and no report of its end
-    /// has come: it is under way, or lost.
-    missing: bool,
-    widened: Widened,
-    first: FirstLook,
-    /// What a fork gave it at its birth, which another process counted.
-    inherited: [Option<i64>; 11],
-}
-
-impl Context {
-    /// What this context counted itself, as numbers that do not wrap; `None`
-    /// where its library does not count.
-    #[must_use]
-    pub fn counted(&self) -> Sums {
-        let mut counted = self.widened.values();
-        for (counted, inherited) in counted.iter_mut().zip(self.inherited) {
-            if let Some(counted) = counted {
-                *counted -= inherited.unwrap_or(0);
-            }
-        }
-        counted
-    }
-
-    /// What it counted from the first look at it to the last.
-    ///
-    /// # Errors
-    ///
-    /// If one of the two is no exact look at it.
-    pub fn growth(&self) -> Result<Growth, Unwatched> {
-        if self.is_disproved() {
-            return Err(Unwatched::Disproved);
-        }
-        self.first.growth(&self.seen, self.seen_at, self.widened.values())
-    }
-
-    /// Whether its counters are not believed any more.
-    #[must_use]
-    pub fn is_disproved(&self) -> bool {
-        matches!(self.contradiction, Some(Contradiction::References(_)))
-    }
-
-    fn see(&mut self, seen: Observation) {
-        // A look that began before the one that is known says nothing new.
-        if seen.at_ns >= self.seen.at_ns {
-            self.contradiction = self.contradiction.or_else(|| contradiction(&seen));
-            if !self.is_disproved() {
-                self.widened.advance(seen.counters);
-            }
-            // The parent's other threads may have counted between the copy of
-            // the memory and the look at what was inherited.
-            for (inherited, value) in self.inherited.iter_mut().zip(self.widened.values()) {
-                if let (Some(inherited), Some(value)) = (inherited, value) {
-                    *inherited = (*inherited).min(value.max(0));
-                }
-            }
-            self.missing = false;
-            self.seen = seen;
-            self.seen_at = clock::wall_clock(seen.at_ns);
-        }
-    }
-}
-
-/// What is looked up when a context is met for the first time.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
-    /// Its process.
-    pub facts: ProcessFacts,
-    /// What a fork gave it, in the order of its block.
-    pub inherited: [i32; 11],
-}
-
-/// How long ended contexts are kept, and how many of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Contexts that have ended, at most.
-    pub ended: usize,
-}
+use crate::{host::clock, kernel::events::End};
 
 /// All contexts that are known.
 #[derive(Debug)]
 pub struct Registry {
-    live: HashMap<ContextKey, Context>,
-    ended: VecDeque<Context>,
-    /// By process (pid and start, in the ticks that both the kernel half and `/proc`
-    /// tell): how many contexts each address had.
-    generations: HashMap<(u32, Option<u64>), HashMap<u64, u32>>,
+    live: HashMap<ContextKey, Box<Context>>,
+    ended: Ended,
+    generations: Generations,
     groups: Groups,
     retention: Retention,
-    forgotten: u64,
-    contradictions_forgotten: u64,
+    /// Somebody goes through a list of what lived: nothing is forgotten meanwhile.
+    held: bool,
+    forgotten: Forgotten,
+}
+
+/// How many ended contexts are not kept any more; the groups still count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// All of them.
+    pub contexts: u64,
+    /// Those whose last values were in no scrape.
+    pub unscraped: u64,
+    /// Those that were contradicted.
+    pub contradicted: u64,
+    /// Those that began with counts of unknown origin.
+    pub unproven: u64,
 }
 
 impl Registry {
     /// An empty one.
     #[must_use]
-    pub fn new(retention: Retention) -> Self {
+    pub fn new(retention: Retention, group_by: GroupBy) -> Self {
         Self {
             live: HashMap::new(),
-            ended: VecDeque::new(),
-            generations: HashMap::new(),
-            groups: Groups::default(),
+            ended: Ended::default(),
+            generations: Generations::default(),
+            groups: Groups::new(group_by),
             retention,
-            forgotten: 0,
-            contradictions_forgotten: 0,
+            held: false,
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -170,12 +65,18 @@ impl Registry {
         self.live.get(key).is_some_and(|context| context.born_ns == born_ns)
     }
 
+    /// This very context, if it lives.
+    #[must_use]
+    pub fn find_live(&self, key: &ContextKey, born_ns: u64) -> Option<&Context> {
+        self.live.get(key).map(Box::as_ref).filter(|context| context.born_ns == born_ns)
+    }
+
     /// Whether the end of this very context is known already. The kernel half
     /// reports an end before it removes the record, so a record may be listed
     /// whose context has ended.
     #[must_use]
     pub fn has_ended(&self, key: &ContextKey, born_ns: u64) -> bool {
-        self.ended.iter().rev().any(|c| c.key == *key && c.born_ns == born_ns)
+        self.ended.contains(key, born_ns)
     }
 
     /// A context was seen for the first time. Seen again, nothing changes.
@@ -185,7 +86,8 @@ impl Registry {
         record: &ContextRecord,
         origin: impl FnOnce() -> Origin,
     ) {
-        if self.is_live(&key, record.born_ns) || self.is_succeeded(&key, record.born_ns) {
+        let is_known = self.is_live(&key, record.born_ns) || self.has_ended(&key, record.born_ns);
+        if is_known || self.is_succeeded(&key, record.born_ns) {
             return;
         }
         if self.live.contains_key(&key) {
@@ -194,27 +96,27 @@ impl Registry {
         }
         let seen = Observation::of_record(record, Source::Probe);
         let contradiction = contradiction(&seen);
-        let Origin { mut facts, mut inherited } = origin();
+        let Origin { facts, library, mut begins } = origin();
         let mut counters = seen.counters;
         if matches!(contradiction, Some(Contradiction::References(_))) {
             counters = counters.map(|counter| counter.map(|_| 0));
-            inherited = [0; 11];
+            begins = Begins::Own;
         }
         let widened = Widened::starting_at(counters);
-        complete(&mut facts, record);
-        let generation = self
-            .generations
-            .entry((key.tgid, facts.start_time_ticks))
-            .or_default()
-            .entry(key.address)
-            .or_insert(0);
-        *generation += 1;
-        let generation = *generation;
+        let inherited = begins.inherited(&record.layout, &widened);
+        let is_unproven = matches!(begins, Begins::Unproven { .. })
+            && inherited.iter().any(|inherited| *inherited != Some(0) && inherited.is_some());
+        let start = facts.start_time_ticks;
+        let live = &self.live;
+        let generation = self.generations.next(key.tgid, start, key.address, |address| {
+            live.contains_key(&ContextKey { address, ..key })
+        });
         let context = Context {
             key,
             generation,
             born_ns: record.born_ns,
             image: record.image,
+            group: self.groups.join(&facts, &library),
             facts,
             state: State::Live,
             seen,
@@ -224,10 +126,12 @@ impl Registry {
             contradiction,
             missing: false,
             widened,
-            first: FirstLook { at_ns: seen.at_ns, counters: widened.values() },
-            inherited: Widened::starting_at(counters_of(&record.layout, &inherited)).values(),
+            first: FirstLook { at_ns: seen.at_ns, counters: widened },
+            inherited: (inherited != Sums::default()).then(|| Box::new(inherited)),
+            is_unproven,
+            is_examined: false,
         };
-        self.live.insert(key, context);
+        self.live.insert(key, Box::new(context));
     }
 
     /// A live context was looked at.
@@ -261,8 +165,7 @@ impl Registry {
         let seen = Observation::of_record(record, source);
         if !self.is_live(&key, record.born_ns) {
             // The report of one that was given up, after all.
-            let given_up = |c: &&mut Context| c.key == key && c.born_ns == record.born_ns;
-            if let Some(context) = self.ended.iter_mut().rev().find(given_up) {
+            if let Some(context) = self.ended.get_mut(&key, record.born_ns) {
                 context.see(seen);
                 context.state = state;
                 return;
@@ -311,305 +214,132 @@ impl Registry {
     /// Forgets the processes that do not run any more: whatever comes at their
     /// pids is another one.
     pub fn retain_processes(&mut self, runs: impl Fn(u32) -> bool) {
-        self.generations.retain(|(tgid, _), _| runs(*tgid));
+        self.generations.retain(runs);
     }
 
     fn retire(&mut self, key: &ContextKey, state: State) {
         let Some(mut context) = self.live.remove(key) else { return };
         context.state = state;
-        self.ended.push_back(context);
-        while self.ended.len() > self.retention.ended {
-            if let Some(context) = self.ended.pop_front() {
-                self.groups.retire(&context);
-                self.forgotten += 1;
-                self.contradictions_forgotten += u64::from(context.contradiction.is_some());
-            }
+        self.ended.push(*context, clock::monotonic_ns());
+        if !self.held {
+            self.forget_beyond();
         }
+    }
+
+    /// From here on nothing is forgotten: whoever goes through a list of records
+    /// that was made before knows of each whether it has ended since.
+    pub fn hold(&mut self) {
+        self.forget_due(clock::monotonic_ns());
+        self.held = true;
+    }
+
+    /// It may be forgotten again.
+    pub fn release(&mut self) {
+        self.held = false;
+        self.forget_beyond();
+    }
+
+    /// A scrape was made when all before `until`, in the order of ends, had ended,
+    /// and has shown these.
+    pub fn scraped(&mut self, shown: &[u64], until: u64) {
+        self.ended.scraped(shown, until);
+        self.forget_due(clock::monotonic_ns());
+    }
+
+    /// The place in the order of ends that the next one to end will have.
+    #[must_use]
+    pub fn ends(&self) -> u64 {
+        self.ended.next()
+    }
+
+    fn forget_beyond(&mut self) {
+        for kept in self.ended.beyond(self.retention) {
+            self.forget(&kept);
+        }
+    }
+
+    fn forget_due(&mut self, now_ns: u64) {
+        for kept in self.ended.due(self.retention, now_ns) {
+            self.forget(&kept);
+        }
+    }
+
+    fn forget(&mut self, kept: &Kept) {
+        let context = &kept.context;
+        self.groups.retire(context);
+        self.forgotten.contexts += 1;
+        self.forgotten.unscraped += u64::from(kept.is_unshown());
+        self.forgotten.contradicted += u64::from(context.contradiction.is_some());
+        self.forgotten.unproven += u64::from(context.is_unproven());
+    }
+
+    /// Contexts that began with counts of unknown origin, each once.
+    pub fn examine(&mut self) -> Vec<Context> {
+        let live = self.live.values_mut().map(Box::as_mut);
+        let all = live.chain(self.ended.contexts_mut());
+        all.filter(|context| context.is_unproven && !context.is_examined)
+            .map(|context| {
+                context.is_examined = true;
+                context.clone()
+            })
+            .collect()
+    }
+
+    /// A fork is known to have given a context nothing.
+    pub fn inherited_nothing(&mut self, key: &ContextKey, born_ns: u64) {
+        let live = self.live.get_mut(key).map(Box::as_mut);
+        let live = live.filter(|context| context.born_ns == born_ns);
+        if let Some(context) = live.or_else(|| self.ended.get_mut(key, born_ns)) {
+            context.inherited = None;
+            context.is_unproven = false;
+        }
+    }
+
+    /// Whether a process may ever have had a context at an address that was met.
+    #[must_use]
+    pub fn may_have_met(&self, pid: u32, start_time_ticks: u64, address: u64) -> bool {
+        self.generations.may_have_met(pid, start_time_ticks, address)
     }
 
     /// The contexts that live.
     pub fn live(&self) -> impl Iterator<Item = &Context> {
-        self.live.values()
+        self.live.values().map(Box::as_ref)
+    }
+
+    /// Those that ended and are still kept, each with its place in the order of ends.
+    pub fn ended(&self) -> impl Iterator<Item = (u64, &Context)> {
+        self.ended.iter()
     }
 
     /// Those that live, and those that ended and are still kept.
     pub fn all(&self) -> impl Iterator<Item = &Context> {
-        self.live.values().chain(&self.ended)
+        self.live().chain(self.ended().map(|(_, context)| context))
     }
 
-    /// How many ended contexts are not kept any more; the groups still count them.
+    /// What is not kept any more.
     #[must_use]
-    pub fn forgotten(&self) -> u64 {
+    pub fn forgotten(&self) -> Forgotten {
         self.forgotten
     }
 
-    /// How many of these were contradicted.
+    /// What contexts are grouped by.
     #[must_use]
-    pub fn contradictions_forgotten(&self) -> u64 {
-        self.contradictions_forgotten
+    pub fn group_labels(&self) -> &[Label] {
+        self.groups.labels()
+    }
+
+    /// How many contexts are in the group for what is beyond the bound.
+    #[must_use]
+    pub fn beyond_groups(&self) -> u64 {
+        self.groups.beyond()
     }
 
     /// The sums of all groups.
-    pub fn group_totals(&mut self) -> Vec<(super::groups::GroupKey, Sums)> {
-        self.groups.totals(self.live.values().chain(&self.ended))
-    }
-}
-
-/// What the kernel half knows of a process that `/proc` does not show any more;
-/// and what `/proc` shows, if it is not about that process.
-fn complete(facts: &mut ProcessFacts, record: &ContextRecord) {
-    if record.process_start_ns != 0 {
-        let ticks = clock::start_ticks(record.process_start_ns);
-        if facts.start_time_ticks.is_some_and(|seen| seen != ticks) {
-            *facts = ProcessFacts::default();
-        }
-        facts.start_time_ticks = Some(ticks);
-    }
-    if facts.comm.is_none() {
-        let comm = record.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        facts.comm = (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned());
+    pub fn group_totals(&mut self) -> Vec<GroupTotals> {
+        let live = self.live.values().map(Box::as_ref);
+        self.groups.totals(live.chain(self.ended.iter().map(|(_, context)| context)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use probe_common::{BlockLayout, MirroredBlock, NO_COUNTER, OPENSSL_ORDER};
-
-    use super::*;
-
-    const KEY: ContextKey = ContextKey { tgid: 7, pad: 0, address: 0x1000 };
-
-    fn record(born_ns: u64, hits: i32) -> ContextRecord {
-        let mut block = MirroredBlock::default();
-        block.counters[probe_common::Counter::Hits as usize] = hits;
-        ContextRecord {
-            process_start_ns: 0,
-            born_ns,
-            observed_ns: born_ns,
-            hits: 1,
-            block,
-            image: 1,
-            flags: 0,
-            comm: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
-            layout: BlockLayout {
-                counters: 0,
-                references: 0,
-                sessions: 0,
-                num_items: 0,
-                order: OPENSSL_ORDER,
-                count: 11,
-            },
-            pad: 0,
-        }
-    }
-
-    fn origin(inherited: [i32; 11]) -> Origin {
-        let exe = Some("/bin/test".into());
-        Origin { facts: ProcessFacts { exe, ..ProcessFacts::default() }, inherited }
-    }
-
-    fn facts() -> Origin {
-        origin([0; 11])
-    }
-
-    fn hits(registry: &mut Registry) -> i64 {
-        let totals = registry.group_totals();
-        totals.iter().filter_map(|(_, sum)| sum[probe_common::Counter::Hits as usize]).sum()
-    }
-
-    #[test]
-    fn an_address_that_is_used_again_is_another_generation() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 3), facts);
-        registry.end(KEY, &record(1, 5), End::Freed, facts);
-        registry.born(KEY, &record(2, 1), facts);
-        let mut seen: Vec<_> =
-            registry.all().map(|c| (c.generation, c.state, c.seen.source)).collect();
-        seen.sort_by_key(|(generation, ..)| *generation);
-        assert_eq!(seen, [(1, State::Freed, Source::Final), (2, State::Live, Source::Probe)]);
-        assert_eq!(hits(&mut registry), 6);
-    }
-
-    /// The agent knows a process's start in ticks only, the kernel half in nanoseconds.
-    #[test]
-    fn a_record_of_the_agent_is_of_the_same_process_as_one_of_a_probe() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        let started = 12_345_678_901;
-        let found = ContextRecord {
-            process_start_ns: clock::start_ns(clock::start_ticks(started)),
-            ..record(1, 3)
-        };
-        registry.born(KEY, &found, facts);
-        registry.end(KEY, &found, End::Freed, facts);
-        registry.born(KEY, &ContextRecord { process_start_ns: started, ..record(2, 1) }, facts);
-        let mut seen: Vec<_> =
-            registry.all().map(|c| (c.generation, c.facts.start_time_ticks)).collect();
-        seen.sort_unstable();
-        assert_eq!(seen, [(1, Some(1234)), (2, Some(1234))]);
-    }
-
-    #[test]
-    fn totals_survive_what_is_forgotten() {
-        let mut registry = Registry::new(Retention { ended: 1 });
-        for born in 1..=100 {
-            registry.born(KEY, &record(born, 1), facts);
-            registry.end(KEY, &record(born, 2), End::Freed, facts);
-        }
-        assert_eq!(registry.all().count(), 1);
-        assert_eq!(registry.forgotten(), 99);
-        assert_eq!(hits(&mut registry), 200);
-    }
-
-    /// Another context at the address begins anew.
-    #[test]
-    fn growth_is_of_one_generation() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        let at = |observed_ns: u64, hits| {
-            let mut record = record(1, hits);
-            record.observed_ns = observed_ns;
-            Observation::of_record(&record, Source::Memory)
-        };
-        registry.born(KEY, &record(1, 3), facts);
-        let context = registry.live().next().expect("it lives");
-        assert_eq!(context.growth(), Err(Unwatched::LastSeenByProbe));
-        registry.see(&KEY, 1, at(2, 7));
-        let mut last = record(1, 8);
-        last.observed_ns = 3;
-        registry.end(KEY, &last, End::Freed, facts);
-        registry.born(KEY, &record(4, 20), facts);
-        registry.see(&KEY, 4, at(5, 21));
-        let mut grown: Vec<_> = registry
-            .all()
-            .map(|c| (c.generation, c.growth().map(|grown| grown.counters[9])))
-            .collect();
-        grown.sort_by_key(|(generation, _)| *generation);
-        assert_eq!(grown, [(1, Ok(Some(5))), (2, Ok(Some(1)))]);
-    }
-
-    #[test]
-    fn what_a_child_inherits_is_counted_once() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 1000), facts);
-        let child = ContextKey { tgid: 8, ..KEY };
-        let inherited = record(2, 1000);
-        registry.born(child, &inherited, || origin(inherited.block.counters));
-        registry.see(&child, 2, Observation::of_record(&record(3, 1001), Source::Memory));
-        assert_eq!(hits(&mut registry), 1001);
-        let shown: Vec<i32> = registry.all().filter_map(|c| c.seen.counters[9]).collect();
-        assert!(shown.contains(&1001) && shown.contains(&1000));
-    }
-
-    #[test]
-    fn what_cannot_be_is_not_counted() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 3), facts);
-        let mut wild = record(1, 1 << 30);
-        wild.flags = probe_common::record_flags::REFERENCES_KNOWN;
-        wild.block.references = -7;
-        registry.see(&KEY, 1, Observation::of_record(&wild, Source::Memory));
-        registry.see(&KEY, 1, Observation::of_record(&record(1, 1 << 30), Source::Memory));
-        assert_eq!(hits(&mut registry), 3);
-        let other = ContextKey { tgid: 8, ..KEY };
-        registry.born(other, &wild, || origin([5; 11]));
-        assert_eq!(hits(&mut registry), 3);
-        assert!(registry.live().all(Context::is_disproved));
-    }
-
-    #[test]
-    fn an_end_of_something_never_seen_is_an_end() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.end(KEY, &record(1, 4), End::Freed, facts);
-        let context = registry.all().next().expect("it is kept");
-        assert_eq!((context.state, context.seen.counters[9]), (State::Freed, Some(4)));
-        assert_eq!(context.facts.comm.as_deref(), Some("test"));
-    }
-
-    #[test]
-    fn a_report_that_comes_late_is_not_another_context() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 3), facts);
-        assert!(!registry.missing(&KEY, State::Freed));
-        assert!(registry.missing(&KEY, State::Freed));
-        let mut last = record(1, 5);
-        last.observed_ns = 9;
-        registry.end(KEY, &last, End::Exited { final_values: true }, facts);
-        assert_eq!(registry.all().count(), 1);
-        assert_eq!(hits(&mut registry), 5);
-        let context = registry.all().next().expect("it is kept");
-        assert_eq!((context.state, context.seen.source), (State::Exited, Source::Final));
-    }
-
-    #[test]
-    fn lives_that_are_told_of_after_a_later_one_was_seen_are_past() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 0), facts);
-        // The third at the address is met before anything is heard of the second.
-        registry.born(KEY, &record(3, 1), facts);
-        registry.end(KEY, &record(1, 5), End::Freed, facts);
-        registry.born(KEY, &record(2, 0), facts);
-        registry.end(KEY, &record(2, 7), End::Freed, facts);
-        registry.born(KEY, &record(3, 1), facts);
-        assert!(registry.is_live(&KEY, 3));
-        assert!(registry.has_ended(&KEY, 1) && registry.has_ended(&KEY, 2));
-        assert_eq!(registry.all().count(), 3, "each is there once");
-        assert_eq!(hits(&mut registry), 5 + 7 + 1);
-    }
-
-    #[test]
-    fn an_end_is_remembered_by_birth_and_not_by_address() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 3), facts);
-        assert!(!registry.has_ended(&KEY, 1));
-        registry.end(KEY, &record(1, 3), End::Freed, facts);
-        assert!(registry.has_ended(&KEY, 1) && !registry.has_ended(&KEY, 2));
-    }
-
-    #[test]
-    fn settings_stay_after_the_end_and_do_not_pass_to_the_next_context() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        let settings = Settings { timeout: Some(300), ..Settings::default() };
-        registry.born(KEY, &record(1, 3), facts);
-        registry.set(&KEY, 1, settings);
-        registry.end(KEY, &record(1, 3), End::Freed, facts);
-        registry.born(KEY, &record(2, 0), facts);
-        // Read of the one before, too late.
-        registry.set(&KEY, 1, settings);
-        let kept: Vec<_> = registry.all().map(|c| (c.generation, c.settings)).collect();
-        assert_eq!(kept, [(2, None), (1, Some(settings))]);
-    }
-
-    #[test]
-    fn what_was_inherited_is_at_most_what_is_there() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        let inherited = record(1, 1001).block.counters;
-        registry.born(KEY, &record(1, 1000), || origin(inherited));
-        registry.see(&KEY, 1, Observation::of_record(&record(2, 1000), Source::Memory));
-        assert_eq!(hits(&mut registry), 0);
-        registry.see(&KEY, 1, Observation::of_record(&record(3, 1002), Source::Memory));
-        assert_eq!(hits(&mut registry), 2);
-    }
-
-    #[test]
-    fn a_counter_that_no_context_keeps_has_no_sum() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        let mut kept_none = record(1, 3);
-        kept_none.layout.order = [NO_COUNTER; 11];
-        kept_none.layout.count = 0;
-        registry.born(KEY, &kept_none, facts);
-        assert!(registry.group_totals().iter().all(|(_, sums)| *sums == [None; 11]));
-        // One of OpenSSL's in the same program has.
-        registry.born(ContextKey { address: 0x2000, ..KEY }, &record(2, 4), facts);
-        assert_eq!(hits(&mut registry), 4);
-    }
-
-    #[test]
-    fn totals_never_fall() {
-        let mut registry = Registry::new(Retention { ended: 10 });
-        registry.born(KEY, &record(1, 5), facts);
-        assert_eq!(hits(&mut registry), 5);
-        registry.see(&KEY, 1, Observation::of_record(&record(2, 4), Source::Memory));
-        assert_eq!(hits(&mut registry), 5);
-        registry.see(&KEY, 1, Observation::of_record(&record(3, 7), Source::Memory));
-        assert_eq!(hits(&mut registry), 7);
-    }
-}
+mod tests;

@@ -9,7 +9,9 @@ use super::reconstruct::Counters;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widened {
     last: Counters,
-    value: [Option<i64>; 11],
+    /// How often each has wrapped, forwards: there are many contexts, and this takes
+    /// less room than the numbers.
+    wraps: [i32; 11],
 }
 
 impl Widened {
@@ -19,24 +21,22 @@ impl Widened {
     /// count below zero when SNI meets a HelloRetryRequest (openssl #13183).
     #[must_use]
     pub fn starting_at(counters: Counters) -> Self {
-        let mut value = counters.map(|counter| counter.map(i64::from));
+        let mut wraps = [0; 11];
         for counter in COUNTERS {
-            if let Some(value) = &mut value[counter as usize]
-                && *value < 0
-                && counter != Counter::Accept
-            {
-                *value += 1 << 32;
-            }
+            let at = counter as usize;
+            let is_negative = counters[at].is_some_and(|value| value < 0);
+            wraps[at] = i32::from(is_negative && counter != Counter::Accept);
         }
-        Self { last: counters, value }
+        Self { last: counters, wraps }
     }
 
     /// Goes on to the values of the next look: each moved by less than 2^31,
     /// in either direction.
     pub fn advance(&mut self, counters: Counters) {
-        for ((value, last), now) in self.value.iter_mut().zip(self.last).zip(counters) {
-            if let (Some(value), Some(last), Some(now)) = (value, last, now) {
-                *value += i64::from(now.wrapping_sub(last));
+        for ((wraps, last), now) in self.wraps.iter_mut().zip(self.last).zip(counters) {
+            if let (Some(last), Some(now)) = (last, now) {
+                let moved = i64::from(now.wrapping_sub(last));
+                *wraps += ((i64::from(last) + moved - i64::from(now)) >> 32) as i32;
             }
         }
         self.last = counters;
@@ -45,7 +45,11 @@ impl Widened {
     /// The values now.
     #[must_use]
     pub fn values(&self) -> [Option<i64>; 11] {
-        self.value
+        let mut values = self.last.map(|last| last.map(i64::from));
+        for (value, wraps) in values.iter_mut().zip(self.wraps) {
+            *value = value.map(|value| value + (i64::from(wraps) << 32));
+        }
+        values
     }
 }
 

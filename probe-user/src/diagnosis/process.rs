@@ -124,6 +124,8 @@ mod tests {
             why: None,
             source: Source::Memory,
             observed_at: Timestamp::UNIX_EPOCH,
+            born_ns: 0,
+            ended: None,
         }
     }
 

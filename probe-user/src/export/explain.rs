@@ -107,6 +107,8 @@ impl SettingsFields {
 struct Probe {
     kind: &'static str,
     counter: Option<&'static str>,
+    /// Whether a hit means that one was just added to that counter, and to no other.
+    certain: bool,
     function: String,
     offset: u64,
     instruction: String,
@@ -199,6 +201,7 @@ impl Probe {
             offset: point.file_offset,
             instruction: point.instruction.clone(),
             // One that is single-stepped costs 20 times as much.
+            certain: point.follows.is_some(),
             class: if point.emulated { "emulated" } else { "stepped" },
             context: match point.argument.dereference {
                 None => format!("%{register}"),

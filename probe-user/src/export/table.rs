@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
-use crate::snapshot::{ContextSnapshot, GapSnapshot, Snapshot, Source, State};
+use crate::snapshot::{ContextSnapshot, GapSnapshot, Snapshot, Source};
 
 /// Columns, and what each stands for in the manual page.
 const HEADER: [&str; 18] = [
@@ -75,12 +75,7 @@ fn row(context: &ContextSnapshot) -> Vec<String> {
         context.comm.clone().unwrap_or_else(|| "?".to_owned()),
         context.container.as_ref().map_or("-", |container| container.short_id()).to_owned(),
         format!("{}{generation}", context.ctx),
-        match context.state {
-            State::Live => "live",
-            State::Freed => "freed",
-            State::Exited => "exited",
-        }
-        .to_owned(),
+        context.state.name().to_owned(),
     ];
     let in_order = [
         s.number,

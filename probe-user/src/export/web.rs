@@ -10,7 +10,7 @@ use axum::{
 use tracing::error;
 
 use super::metrics;
-use crate::agent::task::AgentHandle;
+use crate::{agent::task::AgentHandle, snapshot::Wanted};
 
 const LANDING_PAGE: &str = include_str!("landing.html");
 
@@ -47,8 +47,10 @@ impl IntoResponse for Failed {
 }
 
 async fn scrape(State(web): State<Web>) -> Result<impl IntoResponse, Failed> {
-    let snapshot = web.agent.snapshot().await?;
-    let text = metrics::encode(&snapshot, web.max_context_series)?;
+    let snapshot = web.agent.snapshot_of(Wanted::Series(web.max_context_series)).await?;
+    let (text, scraped) = metrics::encode(&snapshot)?;
+    // Not before there is an answer: whoever has gone by now has seen nothing.
+    web.agent.scraped(scraped).await?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 

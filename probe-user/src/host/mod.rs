@@ -12,6 +12,7 @@ pub mod maps;
 pub mod memory;
 pub mod page_frames;
 pub mod process;
+pub mod programs;
 pub mod recognise;
 pub mod unit;
 
@@ -22,4 +23,5 @@ pub use self::{
     look::{Library, Look, MappedFile, ScanGap},
     memory::{LiveMemory, ProcessMemory},
     process::ProcessFacts,
+    programs::Programs,
 };

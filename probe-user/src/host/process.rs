@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Read},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
 };
 
@@ -22,11 +23,16 @@ pub struct ProcessFacts {
     pub comm: Option<String>,
     /// The file that it executes.
     pub exe: Option<PathBuf>,
+    /// What `stat` says of that file; absent where it is not allowed to.
+    pub exe_file: Option<ExeFile>,
     /// Its container and its units, as its cgroups were when this was read.
     pub cgroups: CgroupFacts,
     /// Its pid in the innermost pid namespace that it is in; absent if that is
     /// the agent's own.
     pub pid_inside: Option<u32>,
+    /// Whether it was forked and has not executed a program since: what is in its
+    /// memory may be its parent's.
+    pub forked: Option<bool>,
 }
 
 impl ProcessFacts {
@@ -43,10 +49,17 @@ impl ProcessFacts {
             Some(task) => task.read("cgroup"),
             None => process.cgroups(),
         };
+        // In this order: what is executed in between shows another file.
+        let exe = process.exe().ok();
+        let exe_file = exe.is_some().then(|| ExeFile::of(pid));
+        let is_gone = matches!(&exe_file, Some(Err(error)) if is_gone(error));
+        let exe = exe.filter(|_| !is_gone);
         Self {
             start_time_ticks: stat.as_ref().map(|stat| stat.starttime),
+            forked: stat.as_ref().map(|stat| stat.flags & FORKED_WITHOUT_EXEC != 0),
             comm: stat.map(|stat| stat.comm),
-            exe: process.exe().ok(),
+            exe,
+            exe_file: exe_file.and_then(Result::ok),
             cgroups: cgroups.map_or_else(|_| CgroupFacts::default(), |text| CgroupFacts::of(&text)),
             pid_inside: process.read("status").ok().and_then(|PidInside(pid)| pid),
         }
@@ -62,6 +75,35 @@ impl ProcessFacts {
             && (is_running(stat.state) || live_thread(pid).is_some())
     }
 }
+
+/// A file that is executed, as `stat` tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExeFile {
+    /// Its inode's number.
+    pub inode: u64,
+    /// Seconds of its `ctime`.
+    pub changed_s: u64,
+    /// Nanoseconds of its `ctime`.
+    pub changed_ns: u32,
+}
+
+impl ExeFile {
+    fn of(pid: u32) -> io::Result<Self> {
+        let metadata = fs::metadata(format!("/proc/{pid}/exe"))?;
+        Ok(Self {
+            inode: metadata.ino(),
+            changed_s: metadata.ctime().cast_unsigned(),
+            changed_ns: metadata.ctime_nsec() as u32,
+        })
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+/// `PF_FORKNOEXEC` (include/linux/sched.h): "forked but didn't exec".
+const FORKED_WITHOUT_EXEC: u32 = 0x40;
 
 /// The pids of all processes.
 ///

@@ -8,6 +8,7 @@ pub mod elf;
 mod evidence;
 pub mod family;
 mod file;
+mod follows;
 pub mod functions;
 pub mod gap;
 pub mod increments;
@@ -16,6 +17,7 @@ pub mod layout;
 mod loaded;
 pub mod marks;
 pub mod plan;
+pub mod point;
 pub mod pointers;
 mod proof;
 mod question;
@@ -43,7 +45,8 @@ pub use self::{
     gap::{FieldGap, Gap},
     layout::{Companion, Layout, LearntLayout},
     marks::{LearntMarks, Marks},
-    plan::{PlanChoice, ProbeKind, ProbePlan, ProbePoint},
+    plan::{PlanChoice, ProbePlan},
+    point::{ProbeKind, ProbePoint},
     settings::{LearntSettings, Setting, SettingsLayout},
 };
 

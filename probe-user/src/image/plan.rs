@@ -5,9 +5,7 @@
 
 use std::{collections::BTreeSet, ops::Range, rc::Rc};
 
-use probe_common::{
-    Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags,
-};
+use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD};
 
 use super::{
     calls,
@@ -16,10 +14,12 @@ use super::{
         instruction::{Control, Effect, Instruction},
     },
     elf::Elf,
+    follows::{self, Placed},
     functions::Functions,
     gap::{FieldGap, Gap},
     increments::{IncrementSite, MAX_SITES},
     layout::Layout,
+    point::{Argument, ProbeKind, ProbePoint, point},
     proof::ContextValue,
     sources::{self, CounterChange, On},
     unwind::FunctionRanges,
@@ -50,85 +50,6 @@ pub enum PlanChoice {
     Auto,
     /// At function entries only, as for builds whose increments are not found.
     Entry,
-}
-
-/// Why a probe stands where it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeKind {
-    /// Behind an increment of this counter.
-    Increment(Counter),
-    /// At the entry of a function that is given a context or a connection.
-    Entry,
-    /// At the entry of the function that flushes a dying context's cache.
-    Death,
-}
-
-impl ProbeKind {
-    /// The name that `explain` gives it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Increment(_) => "increment",
-            Self::Entry => "entry",
-            Self::Death => "death",
-        }
-    }
-}
-
-/// What the context is taken from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Argument {
-    /// The number of a general register.
-    pub register: usize,
-    /// From the connection that the register holds, to the field that holds the
-    /// context; `None`: the register holds the context itself.
-    pub dereference: Option<u32>,
-    /// Whether it is an `SSL_CTX` beyond doubt.
-    pub creates: bool,
-}
-
-/// One place for a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbePoint {
-    /// Why it is there.
-    pub kind: ProbeKind,
-    /// The function, by name or by address.
-    pub function: String,
-    /// Address in the file's own address space.
-    pub address: u64,
-    /// Offset in the file: what the kernel is told.
-    pub file_offset: u64,
-    /// The instruction under the probe.
-    pub instruction: String,
-    /// Whether the kernel emulates it, in place of executing it out of line.
-    pub emulated: bool,
-    /// Where the context is at that moment.
-    pub argument: Argument,
-    /// What to do.
-    pub action: Action,
-}
-
-impl ProbePoint {
-    /// The point as the kernel half knows it.
-    #[must_use]
-    pub fn spec(&self, image: u32, layout: BlockLayout) -> ProbeSpec {
-        let mut argument = 0;
-        if self.argument.dereference.is_some() {
-            argument |= argument_flags::DEREFERENCE;
-        }
-        if self.argument.creates {
-            argument |= argument_flags::CREATES;
-        }
-        ProbeSpec {
-            image,
-            action: self.action as u8,
-            register: self.argument.register as u8,
-            argument,
-            pad: 0,
-            displacement: self.argument.dereference.unwrap_or(0) as i32,
-            layout,
-        }
-    }
 }
 
 /// The probe points of a library, and what could not be had.
@@ -242,6 +163,7 @@ impl Planner<'_> {
             let reason = Gap::NotThoseOfTheSources;
             self.plan.gaps.push(FieldGap { field: "probe:births".to_owned(), reason });
         }
+        let mut placed = Vec::new();
         for (counter, sites) in sites {
             let field = format!("probe:{}", counter.name());
             let expected = expected(counter);
@@ -254,7 +176,10 @@ impl Planner<'_> {
             }
             for site in sites {
                 match self.behind(site, agree) {
-                    Ok(point) => self.plan.points.push(point),
+                    Ok(point) => {
+                        placed.push((site, self.plan.points.len()));
+                        self.plan.points.push(point);
+                    }
                     Err(why) => {
                         let reason = Gap::NoProbePoint { address: site.address, why };
                         self.plan.gaps.push(FieldGap { field: field.clone(), reason });
@@ -263,7 +188,32 @@ impl Planner<'_> {
                 }
             }
         }
+        if complete {
+            self.follow(&placed);
+        }
         complete
+    }
+
+    /// Notes which hits say for certain what was counted: only if every increment
+    /// has a probe.
+    fn follow(&mut self, placed: &[(&IncrementSite, usize)]) {
+        let functions: Option<Vec<Rc<Function>>> =
+            placed.iter().map(|(site, _)| self.function(site.function.start)).collect();
+        let Some(functions) = functions else { return };
+        let placed_at: Vec<Placed<'_>> = placed
+            .iter()
+            .zip(&functions)
+            .map(|((site, point), function)| Placed {
+                function,
+                site,
+                probe: self.plan.points[*point].address,
+                context: ContextValue::at_increment(function, site, self.layout, true),
+            })
+            .collect();
+        let certain = follows::certain(&placed_at);
+        for ((site, point), certain) in placed.iter().zip(certain) {
+            self.plan.points[*point].follows = certain.then_some(site.counter);
+        }
     }
 
     /// Whether all these increments are OpenSSL's: as many, on the contexts and in
@@ -515,20 +465,4 @@ impl Holder {
     fn holds_at(&self, function: &Function, at: u64) -> bool {
         function.reaching(self.register, at) == BTreeSet::from([self.from])
     }
-}
-
-fn point(
-    elf: &Elf,
-    kind: ProbeKind,
-    function: String,
-    instruction: &Instruction,
-    argument: Argument,
-    action: Action,
-) -> Result<ProbePoint, &'static str> {
-    let address = instruction.address;
-    let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
-    let code = elf.code(address).unwrap_or_default();
-    let emulated = instruction.emulated;
-    let instruction = elf.processor().text(code, address);
-    Ok(ProbePoint { kind, function, address, file_offset, instruction, emulated, argument, action })
 }

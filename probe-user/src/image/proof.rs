@@ -10,7 +10,7 @@ use super::{
     },
     increments::IncrementSite,
     layout::Layout,
-    plan::Argument,
+    point::Argument,
     sources::On,
 };
 
@@ -55,6 +55,15 @@ impl ContextValue {
                 given.then_some(On::Given)
             }
         }
+    }
+
+    /// Whether both are loaded from the same field of what is, for certain, the same
+    /// connection.
+    pub(super) fn is_of_the_connection_of(&self, other: &Self) -> bool {
+        let (Some(one), Some(other)) = (&self.loaded, &other.loaded) else { return false };
+        one.displacement == other.displacement
+            && one.connection_origins.len() == 1
+            && one.connection_origins == other.connection_origins
     }
 
     /// How the context can be had at a place behind the increment, if whatever

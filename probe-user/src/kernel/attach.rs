@@ -19,7 +19,7 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{load::Kernel, slots::Slots};
-use crate::image::ProbePoint;
+use crate::{host::clock, image::ProbePoint};
 
 /// Links that one thread closes. The kernel waits for a grace period per probe,
 /// so closing is slow and goes well in parallel.
@@ -83,6 +83,8 @@ struct Probes {
 pub(super) struct Attachments {
     slots: Slots,
     probes: HashMap<u32, Probes>,
+    /// Since when all of an image's are attached.
+    since: HashMap<u32, u64>,
     /// Threads that remove probes, and then say whose cookies are free.
     closers: Vec<JoinHandle<Vec<u32>>>,
     /// How many cookies they have.
@@ -139,6 +141,7 @@ impl Kernel {
         }
         let count = probes.cookies.len();
         self.attachments.probes.insert(image, probes);
+        self.attachments.since.insert(image, clock::monotonic_ns());
         Ok(count)
     }
 
@@ -213,6 +216,13 @@ impl Kernel {
             .map_err(|source| AttachError::Probe { offset, source })
     }
 
+    /// Since when all probes of an image are attached, nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn attached_since(&self, image: u32) -> Option<u64> {
+        self.attachments.since.get(&image).copied()
+    }
+
     /// How many probes of an image are attached.
     #[must_use]
     pub fn attached(&self, image: u32) -> usize {
@@ -230,6 +240,7 @@ impl Kernel {
     /// Removes the probes of an image. They do nothing from now on, and are gone
     /// some time later.
     pub fn detach(&mut self, image: u32) {
+        self.attachments.since.remove(&image);
         let Some(probes) = self.attachments.probes.remove(&image) else { return };
         for cookie in &probes.cookies {
             let retired = ProbeSpec::empty(ProbeSpec::RETIRED);

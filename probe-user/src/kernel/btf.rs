@@ -130,8 +130,8 @@ impl<'d> KernelTypes<'d> {
     }
 }
 
-/// Offsets in `task_struct` that identify a process; 0 for one that is not known,
-/// as the kernel half expects it.
+/// Offsets in `task_struct`, and in what it leads to, that identify a process and
+/// its program; 0 for one that is not known, as the kernel half expects it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskOffsets {
     /// `group_leader`.
@@ -142,20 +142,66 @@ pub struct TaskOffsets {
     pub tgid: u32,
     /// `mm`.
     pub mm: u32,
+    /// `flags`.
+    pub flags: u32,
+    /// `mm_struct.exe_file`.
+    pub exe_file: u32,
+    /// `file.f_inode`.
+    pub inode: u32,
+    /// `inode.i_ino`.
+    pub inode_number: u32,
+    /// `inode.i_sb`.
+    pub inode_super: u32,
+    /// The seconds of the inode's `ctime`.
+    pub inode_ctime: u32,
+    /// Its nanoseconds.
+    pub inode_ctime_ns: u32,
+    /// `super_block.s_dev`.
+    pub super_device: u32,
 }
 
 impl TaskOffsets {
     /// Reads them from the kernel's type information.
     #[must_use]
     pub fn of(types: &KernelTypes<'_>) -> Self {
-        let offset = |member| types.offset("task_struct", member).unwrap_or(0);
+        let of = |structure, member| types.offset(structure, member).unwrap_or(0);
+        let offset = |member| of("task_struct", member);
+        let (inode_ctime, inode_ctime_ns) = ctime(types).unwrap_or_default();
         Self {
             group_leader: offset("group_leader"),
             start_boottime: offset("start_boottime"),
             tgid: offset("tgid"),
             mm: offset("mm"),
+            flags: offset("flags"),
+            exe_file: of("mm_struct", "exe_file"),
+            inode: of("file", "f_inode"),
+            inode_number: of("inode", "i_ino"),
+            inode_super: of("inode", "i_sb"),
+            inode_ctime,
+            inode_ctime_ns,
+            super_device: of("super_block", "s_dev"),
         }
     }
+}
+
+impl TaskOffsets {
+    /// Without those that lead to the executable.
+    #[must_use]
+    pub fn without_exe(&self) -> Self {
+        Self { exe_file: 0, ..*self }
+    }
+}
+
+/// Seconds and nanoseconds of an inode's `ctime`: two fields since 6.11, before
+/// that a `timespec64`, `__i_ctime` since 6.6 and `i_ctime` until then.
+fn ctime(types: &KernelTypes<'_>) -> Option<(u32, u32)> {
+    let of_inode = |member| types.offset("inode", member);
+    let apart = of_inode("i_ctime_sec").zip(of_inode("i_ctime_nsec"));
+    apart.or_else(|| {
+        let at = of_inode("__i_ctime").or_else(|| of_inode("i_ctime"))?;
+        let within = |member| types.offset("timespec64", member);
+        Some((at + within("tv_sec")?, at + within("tv_nsec")?))
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use probe_common::{ContextKey, ContextRecord, Inheritance, ProbeSpec, names};
+use probe_common::{ContextKey, ContextRecord, Fork, Inheritance, ProbeSpec, names};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -91,6 +91,7 @@ pub struct Kernel {
     pub(super) contexts_fd: OwnedFd,
     pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
+    pub(super) forks: BpfHashMap<MapData, u32, Fork>,
     pub(super) specs: Array<MapData, ProbeSpec>,
     pub(super) losses: PerCpuArray<MapData, u64>,
     pub(super) lifecycle: RingBuf<MapData>,
@@ -118,18 +119,11 @@ impl Kernel {
         let data = fs::read(btf::VMLINUX).map_err(|source| LoadError::NoBtf { source })?;
         let offsets = TaskOffsets::of(&KernelTypes::parse(&data)?);
         let btf = Btf::parse(&data, aya::Endianness::default())?;
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .map_max_entries(names::CONTEXTS, options.max_contexts)
-            .map_max_entries(names::INHERITED, options.max_contexts)
-            .map_max_entries(names::PROCESSES, options.max_contexts)
-            .override_global(names::TASK_GROUP_LEADER, &offsets.group_leader, true)
-            .override_global(names::TASK_START_BOOTTIME, &offsets.start_boottime, true)
-            .override_global(names::TASK_TGID, &offsets.tgid, true)
-            .override_global(names::TASK_MM, &offsets.mm, true)
-            .load(OBJECT)?;
-        let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
-        probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+        let mut ebpf = load_probe(&btf, &options, &offsets).or_else(|error| {
+            // What names the program is many pointers away.
+            debug!(%error, "once more, without asking for the executable");
+            load_probe(&btf, &options, &offsets.without_exe())
+        })?;
         let multi = match options.links {
             LinkChoice::OneByOne => None,
             LinkChoice::Auto => MultiProgram::load(OBJECT, &ebpf, names::PROBE_POINT)
@@ -147,6 +141,7 @@ impl Kernel {
             contexts_fd,
             inherited: map(&mut ebpf, names::INHERITED)?.try_into()?,
             processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
+            forks: map(&mut ebpf, names::FORKS)?.try_into()?,
             specs: map(&mut ebpf, names::PROBE_SPECS)?.try_into()?,
             losses: map(&mut ebpf, names::LOSSES)?.try_into()?,
             lifecycle: map(&mut ebpf, names::LIFECYCLE)?.try_into()?,
@@ -170,6 +165,37 @@ impl Kernel {
             .inspect_err(|error| debug!(%error, "no log lines from the BPF programs"))
             .ok()
     }
+}
+
+/// Loads the object and its uprobe program.
+fn load_probe(btf: &Btf, options: &LoadOptions, at: &TaskOffsets) -> Result<Ebpf, LoadError> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .map_max_entries(names::CONTEXTS, options.max_contexts)
+        .map_max_entries(names::INHERITED, options.max_contexts)
+        .map_max_entries(names::PROCESSES, options.max_contexts);
+    let globals = [
+        (names::TASK_GROUP_LEADER, &at.group_leader),
+        (names::TASK_START_BOOTTIME, &at.start_boottime),
+        (names::TASK_TGID, &at.tgid),
+        (names::TASK_MM, &at.mm),
+        (names::TASK_FLAGS, &at.flags),
+        (names::MM_EXE_FILE, &at.exe_file),
+        (names::FILE_INODE, &at.inode),
+        (names::INODE_NUMBER, &at.inode_number),
+        (names::INODE_SUPER, &at.inode_super),
+        (names::INODE_CTIME, &at.inode_ctime),
+        (names::INODE_CTIME_NS, &at.inode_ctime_ns),
+        (names::SUPER_DEVICE, &at.super_device),
+    ];
+    for (name, offset) in globals {
+        loader.override_global(name, offset, true);
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
+    probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
+    Ok(ebpf)
 }
 
 fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

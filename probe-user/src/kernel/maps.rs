@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::MapError;
-use probe_common::{ContextKey, ContextRecord, Loss, record_flags};
+use probe_common::{ContextKey, ContextRecord, Fork, Loss, record_flags};
 use tracing::debug;
 
 use super::{batch, load::Kernel};
@@ -61,7 +61,8 @@ impl Kernel {
         }
     }
 
-    /// What a fork gave to a context, which is told once; zeros if nothing.
+    /// What a fork gave to a context, which is told once; `None`: no fork that was
+    /// seen gave it anything.
     ///
     /// # Errors
     ///
@@ -70,14 +71,27 @@ impl Kernel {
         &mut self,
         key: &ContextKey,
         born_ns: u64,
-    ) -> Result<[i32; 11], MapError> {
+    ) -> Result<Option<[i32; 11]>, MapError> {
         let share = match self.inherited.get(key, 0) {
             Ok(share) => share,
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => return Ok([0; 11]),
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => return Ok(None),
             Err(error) => return Err(error),
         };
         absent_is_fine(self.inherited.remove(key))?;
-        Ok(if share.born_ns == born_ns { share.counters } else { [0; 11] })
+        Ok((share.born_ns == born_ns).then_some(share.counters))
+    }
+
+    /// Who forked a process; `None`: it was not seen, or is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn fork_of(&self, child: u32) -> Result<Option<Fork>, MapError> {
+        match self.forks.get(&child, 0) {
+            Ok(fork) => Ok(Some(fork)),
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the record of a context that the agent has found: from here on its end,
@@ -121,18 +135,22 @@ impl Kernel {
             record.born_ns == born_ns && record.flags & record_flags::FOUND != 0
         };
         if self.context(key)?.is_some_and(unseen) {
-            self.forget_context(key)?;
+            absent_is_fine(self.contexts.remove(key))?;
         }
         Ok(())
     }
 
-    /// Forgets a context that has ended.
+    /// Forgets a context that has ended, and not another one that has its address by
+    /// now.
     ///
     /// # Errors
     ///
     /// If the map cannot be changed.
-    pub fn forget_context(&mut self, key: &ContextKey) -> Result<(), MapError> {
-        absent_is_fine(self.contexts.remove(key))
+    pub fn forget_context(&mut self, key: &ContextKey, born_ns: u64) -> Result<(), MapError> {
+        if self.context(key)?.is_some_and(|record| record.born_ns == born_ns) {
+            absent_is_fine(self.contexts.remove(key))?;
+        }
+        Ok(())
     }
 
     /// The processes of which there were records.

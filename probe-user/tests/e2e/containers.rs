@@ -56,6 +56,17 @@ fn docker_containers_are_named_as_docker_names_them() {
         let mut infos = metrics.lines().filter(|line| line.starts_with("openssl_ctx_info{"));
         assert!(infos.any(|line| labels.iter().all(|label| line.contains(label))), "{metrics}");
     }
+    // One file, with one set of probes: each hit is counted once.
+    let mut pids: Vec<u32> = containers.iter().map(|container| container.pid).collect();
+    pids.sort_unstable();
+    let targets = agent.snapshot()["targets"].clone();
+    let of_them = targets.as_array().expect("an array").iter().filter(|target| {
+        let processes = target["processes"].as_array().expect("an array");
+        processes.iter().any(|pid| pids.iter().any(|ours| pid == ours))
+    });
+    let processes: Vec<&Value> = of_them.map(|target| &target["processes"]).collect();
+    assert_eq!(processes, [&json!(pids)]);
+    assert_eq!(agent.metric("sslsess_losses_total{loss=\"foreign_image\"}"), Some(0.0));
     // It is known of those that are gone.
     for (container, told) in containers.into_iter().zip(told) {
         let Container { mut oracle, id, pid } = container;

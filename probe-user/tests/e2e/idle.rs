@@ -196,7 +196,9 @@ fn idle_contexts_of_nginx_are_found() {
     let workers = nginx.workers();
     let snapshots: Vec<Value> = workers.iter().map(|pid| scanned(*pid, &[])).collect();
     let found: Vec<Value> = snapshots.iter().flat_map(|s| contexts(s).clone()).collect();
-    assert!(snapshots.iter().all(|snapshot| gaps(snapshot).is_empty()), "{snapshots:#?}");
+    // The workers were forked before: only what they count from now on is in the sums.
+    let mut told = snapshots.iter().flat_map(gaps);
+    assert!(told.all(|gap| gap.contains("that was forked")), "{snapshots:#?}");
     let place = |context: &Value| context["ctx"].as_str().map(str::to_owned);
     let places: BTreeSet<Option<String>> = found.iter().map(place).collect();
     assert_eq!((places.len(), found.len()), (3, 3 * workers.len()), "one for each server");

@@ -4,9 +4,11 @@
 mod bad_input;
 mod builds;
 mod bundled;
+mod churn;
 mod containers;
 mod discovery;
 mod explain;
+mod groups;
 mod idle;
 mod lifetimes;
 mod load;

@@ -33,6 +33,8 @@ pub(crate) struct Nginx {
     pub(crate) exe: PathBuf,
     pub(crate) port: u16,
     directory: TempDir,
+    /// How many workers it has.
+    count: usize,
 }
 
 impl Nginx {
@@ -42,6 +44,10 @@ impl Nginx {
 
     /// With the libraries of a directory, or with the system's.
     pub(crate) fn start_with(libraries: Option<&Path>) -> Self {
+        Self::with_workers(libraries, WORKERS)
+    }
+
+    pub(crate) fn with_workers(libraries: Option<&Path>, workers: usize) -> Self {
         let (directory, exe) = private_copy("/usr/sbin/nginx");
         let port = free_port();
         let certificates = Certificates::get();
@@ -56,7 +62,7 @@ impl Nginx {
         };
         let root = directory.path().display();
         let config = format!(
-            "daemon off; worker_processes {WORKERS}; pid {root}/pid; error_log stderr;
+            "daemon off; worker_processes {workers}; pid {root}/pid; error_log stderr;
              user root;
              events {{ worker_connections 256; }}
              http {{ log_format reuse '$ssl_server_name $ssl_session_reused';
@@ -73,7 +79,7 @@ impl Nginx {
         let mut command = Command::new(&exe);
         command.arg("-c").arg(&file).arg("-p").arg(directory.path());
         command.envs(libraries.map(|directory| ("LD_LIBRARY_PATH", directory)));
-        let nginx = Self { child: spawn(command), exe, port, directory };
+        let nginx = Self { child: spawn(command), exe, port, directory, count: workers };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         nginx
     }
@@ -82,6 +88,10 @@ impl Nginx {
     fn access_log(&self) -> String {
         let log = self.directory.path().join("access.log");
         fs::read_to_string(log).expect("nginx writes a log")
+    }
+
+    pub(crate) fn exe(&self) -> &Path {
+        &self.exe
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -104,7 +114,7 @@ impl Nginx {
         self.signal(Signal::SIGHUP);
         eventually("new workers replace the old ones", || {
             let now = self.workers();
-            (now.len() == WORKERS && now.iter().all(|pid| !old.contains(pid))).then_some(())
+            (now.len() == self.count && now.iter().all(|pid| !old.contains(pid))).then_some(())
         });
     }
 

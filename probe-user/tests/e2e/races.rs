@@ -15,6 +15,7 @@ use std::{
 
 use sslsess::{
     agent::{Agent, AgentOptions, idle::ScanOptions, watch::Outcome},
+    context::{groups::GroupBy, registry::Retention},
     host::{LiveMemory, ProcessMemory},
     image::PlanChoice,
     kernel::LinkChoice,
@@ -77,7 +78,8 @@ fn freed_during_a_look(before_the_read: bool) {
         links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: None,
-        max_ended: 1024,
+        retention: Retention { ended: 1024, time: Duration::ZERO },
+        group_by: GroupBy::default(),
         release_after: Duration::from_secs(60),
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");
@@ -107,7 +109,7 @@ fn assert_freed(agent: &mut Agent, told: &[Told], python: &Path, handshakes: i64
         let group = snapshot
             .groups
             .iter()
-            .find(|group| python.to_str() == Some(group.exe.as_str()))
+            .find(|group| group.labels[0].1.as_deref() == python.to_str())
             .expect("its group");
         assert_eq!(total(group, "accept_good"), handshakes, "each handshake once");
     }
@@ -134,7 +136,8 @@ fn freed_during_an_adoption(reads: usize) {
         links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: Some(scan),
-        max_ended: 1024,
+        retention: Retention { ended: 1024, time: Duration::ZERO },
+        group_by: GroupBy::default(),
         release_after: Duration::from_secs(60),
     };
     let mut agent = Agent::with_memory(options, Box::new(memory)).expect("it works here");

@@ -2,7 +2,7 @@
 
 use prometheus::{IntGauge, IntGaugeVec, Opts};
 
-use super::SnapshotCollector;
+use super::Text;
 use crate::snapshot::{LibrarySnapshot, Snapshot, TargetState};
 
 const LIBRARY: [&str; 3] = ["library", "build_id", "version"];
@@ -16,7 +16,7 @@ fn labels(library: &LibrarySnapshot) -> [String; 3] {
     ]
 }
 
-impl SnapshotCollector {
+impl Text {
     /// What has become of each library. One that was replaced on disk can be there
     /// twice, under one name: what is counted is added up.
     pub(super) fn targets(&mut self, snapshot: &Snapshot) -> prometheus::Result<()> {
@@ -66,9 +66,9 @@ impl SnapshotCollector {
         let libraries = IntGauge::new("sslsess_libraries", "Library files that are observed.")?;
         libraries.set(observed);
         for metric in [&by_state, &probes, &processes, &contexts, &events, &refused] {
-            self.add(metric);
+            self.add(metric)?;
         }
-        self.add(&libraries);
+        self.add(&libraries)?;
         Ok(())
     }
 }

@@ -274,6 +274,41 @@ impl Function {
         after != 0 && !self.from_outside[after] && self.predecessors[after] == [before]
     }
 
+    /// What control passes from any of some places to a later one, if it comes there
+    /// through one of these only, and for each time that it does so once.
+    #[must_use]
+    pub fn only_through(&self, places: &[u64], later: u64) -> Option<Vec<u64>> {
+        let places: Vec<usize> = places.iter().map(|at| self.index(*at)).collect::<Option<_>>()?;
+        let later = self.index(later)?;
+        let between = self.back(later, &places)?;
+        if between.iter().any(|at| *at == 0 || self.from_outside[*at]) {
+            return None;
+        }
+        for place in places {
+            self.back(place, &[later])?;
+        }
+        let passed = between.into_iter().filter(|at| *at != later);
+        Some(passed.map(|at| self.instructions[at].address).collect())
+    }
+
+    /// The instructions from which control can come to a place without passing
+    /// certain others, and the place; `None` if it can come from itself.
+    fn back(&self, from: usize, stop: &[usize]) -> Option<BTreeSet<usize>> {
+        let mut seen = BTreeSet::from([from]);
+        let mut open = vec![from];
+        while let Some(at) = open.pop() {
+            for &before in &self.predecessors[at] {
+                if before == from {
+                    return None;
+                }
+                if !stop.contains(&before) && seen.insert(before) {
+                    open.push(before);
+                }
+            }
+        }
+        Some(seen)
+    }
+
     fn index(&self, address: u64) -> Option<usize> {
         self.instructions.binary_search_by_key(&address, |i| i.address).ok()
     }

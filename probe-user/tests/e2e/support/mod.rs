@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod agent;
+pub(crate) mod churn;
 pub(crate) mod compare;
 pub(crate) mod docker;
 pub(crate) mod libraries;
