@@ -27,8 +27,11 @@ use crate::support::{
     private_copy,
 };
 
-/// Gives the program a command when its memory is read, after so many reads.
+/// Gives the program a command when its memory is read, after so many reads. (The
+/// agent hears of all processes that use the library, and reads those of other tests,
+/// too.)
 struct Meddling {
+    pid: u32,
     oracle: Arc<Mutex<Oracle>>,
     command: Mutex<Option<&'static str>>,
     before_the_read: bool,
@@ -46,6 +49,9 @@ impl Meddling {
 
 impl ProcessMemory for Meddling {
     fn read(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if pid != self.pid {
+            return LiveMemory.read(pid, address, buffer);
+        }
         let left = self.reads.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         if left.is_ok() {
             return LiveMemory.read(pid, address, buffer);
@@ -67,6 +73,7 @@ fn freed_during_a_look(before_the_read: bool) {
     let pid = oracle.pid();
     let oracle = Arc::new(Mutex::new(oracle));
     let memory = Meddling {
+        pid,
         oracle: Arc::clone(&oracle),
         command: Mutex::new(Some("free")),
         before_the_read,
@@ -124,6 +131,7 @@ fn freed_during_an_adoption(reads: usize) {
     oracle.ask("late 3");
     let (pid, told) = (oracle.pid(), oracle.told());
     let memory = Meddling {
+        pid,
         oracle: Arc::new(Mutex::new(oracle)),
         command: Mutex::new(Some("free")),
         before_the_read: false,
