@@ -1,6 +1,8 @@
 //! Which register or field holds the context.
 
-use aya_ebpf::{helpers::bpf_probe_read_user, programs::ProbeContext};
+use core::{arch::asm, mem::offset_of};
+
+use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::ProbeContext};
 use probe_common::{ProbeSpec, argument_flags};
 
 /// The address of the context that a probe point is about; `None` if the field
@@ -20,35 +22,42 @@ pub fn context_address(ctx: &ProbeContext, spec: &ProbeSpec) -> Option<u64> {
 
 /// What a general register held.
 ///
-/// Every register is read before one is chosen: of a `match` over the fields
-/// LLVM makes a load at a computed offset, which the verifier refuses.
+/// Each is loaded by an instruction of its own: of a `match` over the fields LLVM
+/// makes a load at a computed offset, which the verifier refuses.
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
 fn register(ctx: &ProbeContext, number: u8) -> u64 {
-    macro_rules! read {
-        ($($field:ident),*) => {
+    macro_rules! load {
+        ($field:ident) => {{
+            let value: u64;
             // SAFETY: the kernel hands the program a valid `pt_regs`.
-            unsafe { ($(core::ptr::read_volatile(&raw const (*ctx.regs).$field)),*) }
-        };
+            unsafe {
+                asm!(
+                    "{value} = *(u64 *)({regs} + {offset})",
+                    value = out(reg) value,
+                    regs = in(reg) ctx.regs,
+                    offset = const offset_of!(pt_regs, $field),
+                );
+            }
+            value
+        }};
     }
-    let (rax, rcx, rdx, rbx, rbp, rsi, rdi) = read!(rax, rcx, rdx, rbx, rbp, rsi, rdi);
-    let (r8, r9, r10, r11, r12, r13, r14, r15) = read!(r8, r9, r10, r11, r12, r13, r14, r15);
     match number {
-        0 => rax,
-        1 => rcx,
-        2 => rdx,
-        3 => rbx,
-        5 => rbp,
-        6 => rsi,
-        7 => rdi,
-        8 => r8,
-        9 => r9,
-        10 => r10,
-        11 => r11,
-        12 => r12,
-        13 => r13,
-        14 => r14,
-        15 => r15,
+        0 => load!(rax),
+        1 => load!(rcx),
+        2 => load!(rdx),
+        3 => load!(rbx),
+        5 => load!(rbp),
+        6 => load!(rsi),
+        7 => load!(rdi),
+        8 => load!(r8),
+        9 => load!(r9),
+        10 => load!(r10),
+        11 => load!(r11),
+        12 => load!(r12),
+        13 => load!(r13),
+        14 => load!(r14),
+        15 => load!(r15),
         _ => 0,
     }
 }

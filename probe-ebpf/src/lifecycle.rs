@@ -236,7 +236,7 @@ extern "C" fn refresh(
     if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
         // No probe has seen it.
         let found = record.flags & record_flags::FOUND;
-        let _ = mirror::observe(record, key.address);
+        let _ = mirror::observe(record, key.address, 0);
         // From here on the address can be the next program's.
         record.flags |= record_flags::UNSURE | found;
     }

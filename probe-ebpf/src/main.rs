@@ -5,8 +5,10 @@
 //! take the last look at the contexts of a process that ends.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod argument;
+mod barrier;
 mod lifecycle;
 mod maps;
 mod mirror;

@@ -1,5 +1,10 @@
 //! The one place that reads a target's block.
 
+use core::{
+    ffi::c_void,
+    mem::{MaybeUninit, offset_of},
+};
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_NOEXIST,
@@ -19,7 +24,7 @@ use probe_common::{
 };
 
 use crate::{
-    argument, lifecycle,
+    argument, barrier, lifecycle,
     maps::{CONTEXTS, PROBE_SPECS, PROCESSES, count},
     task,
 };
@@ -53,98 +58,99 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let address = argument::context_address(ctx, spec)?;
-    let key = ContextKey { tgid: current_tgid(), pad: 0, address };
+    let key = &ContextKey { tgid: current_tgid(), pad: 0, address };
 
-    if spec.action == Action::MirrorOrEnd as u8 && lifecycle::looked_at_end(spec, &key) {
+    if spec.action == Action::MirrorOrEnd as u8 && lifecycle::looked_at_end(spec, key) {
         return Some(());
     }
-    if let Some(record) = CONTEXTS.get_ptr_mut(key) {
+    let mut known = CONTEXTS.get_ptr_mut(key);
+    if let Some(record) = known {
         // SAFETY: a value of the map; it stays valid while this program runs.
-        let record = unsafe { &mut *record };
-        if record.flags & record_flags::ENDED == 0 {
-            if record.image != spec.image {
-                count(Loss::ForeignImage);
+        if unsafe { (*record).flags } & record_flags::ENDED != 0 {
+            // The agent has not collected this one, and now its address is in use again.
+            count(Loss::FinalOverwritten);
+            let _ = CONTEXTS.remove(key);
+            known = None;
+        }
+    }
+    let record = match known {
+        Some(record) => record,
+        None => {
+            if spec.argument & argument_flags::CREATES == 0 || !create(spec, key) {
                 return None;
             }
-            record.hits += 1;
-            return observe(record, address);
+            // Made here, or by another CPU just now.
+            let Some(record) = CONTEXTS.get_ptr_mut(key) else {
+                count(Loss::ContextsFull);
+                warn!(ctx, "no room for context {:x} of process {}", key.address, key.tgid);
+                return None;
+            };
+            record
         }
-        // The agent has not collected this one, and now its address is in use again.
-        count(Loss::FinalOverwritten);
-        let _ = CONTEXTS.remove(key);
-    }
-    if spec.argument & argument_flags::CREATES == 0 {
+    };
+    // SAFETY: a value of the map; it stays valid while this program runs.
+    let record = unsafe { &mut *record };
+    if record.image != spec.image {
+        count(Loss::ForeignImage);
         return None;
     }
-    if !create(spec, &key) {
-        warn!(ctx, "no room for context {:x} of process {}", key.address, key.tgid);
-    }
-    Some(())
+    observe(record, address, 1)
 }
 
-/// Brings a record up to date with the process that runs.
+/// Brings a record up to date with the process that runs, and counts a hit, or none.
 ///
-/// Two CPUs can do this for one context at the same time. Each reads the block
-/// again after it has written, and writes again if it changed: whoever writes
-/// last has seen, after the write, that the record says what the memory says,
-/// and every later change comes with a probe of its own. So the record is right
-/// when the context comes to rest, without a lock and without a copy per CPU.
+/// Two CPUs can do this for one context at the same time. Each counts its hit, reads
+/// the block, writes it, and does so again if there was another hit meanwhile. Whoever
+/// counts last reads every change that a probe came with, since all of these came
+/// before their hits were counted; and whoever writes something older sees, after that
+/// write, that somebody has counted since. So the record is right when the context
+/// comes to rest, without a lock and without a copy per CPU. To count is a barrier:
+/// what is written before it is there for all before what stands behind it is read.
 #[inline(always)]
-pub fn observe(record: &mut ContextRecord, address: u64) -> Option<()> {
-    let mut written = false;
+pub fn observe(record: &mut ContextRecord, address: u64, hit: u64) -> Option<()> {
+    let hits = &raw mut record.hits;
+    // SAFETY: the map's value, here and below; any bytes are valid ones.
+    let mut turn = unsafe { barrier::add(hits, hit) } + hit;
     for _ in 0..SETTLE_ATTEMPTS {
         let at = now();
-        let (block, flags) = read_block(&record.layout, address)?;
-        // Volatile, here and below: another CPU may write the same value.
-        // SAFETY: the reference is valid; any bytes are a valid block.
-        if written && same(unsafe { core::ptr::read_volatile(&raw const record.block) }, block) {
-            return Some(());
+        let flags = mirror(record, address)?;
+        // SAFETY: as above.
+        unsafe {
+            core::ptr::write_volatile(&raw mut record.flags, flags);
+            core::ptr::write_volatile(&raw mut record.observed_ns, at);
         }
         // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(&raw mut record.block, block) };
-        record.flags = flags;
-        record.observed_ns = at;
-        written = true;
+        let last = unsafe { barrier::add(hits, 0) };
+        if last == turn {
+            return Some(());
+        }
+        turn = last;
     }
     count(Loss::Unsettled);
     Some(())
 }
 
-/// Compares word by word: `==` on the type becomes a loop over bytes.
-#[inline(always)]
-fn same(one: MirroredBlock, other: MirroredBlock) -> bool {
-    let mut differences = (one.references ^ other.references) as u64;
-    differences |= one.number ^ other.number;
-    for (a, b) in one.counters.iter().zip(&other.counters) {
-        differences |= (a ^ b) as u64;
-    }
-    differences == 0
-}
-
-/// Makes a record of a context; `false` if there is no room for it.
+/// Makes a record of a context, if there is room for it and nobody else makes one;
+/// `false` if there is to be none.
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
 fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
     let mut record = EMPTY;
     if fill(&mut record, spec, key.address).is_none() {
-        return true;
+        return false;
     }
     if record.flags & record_flags::REFERENCES_KNOWN != 0 && record.block.references == 0 {
         // It is dying, and has been reported: what happens on the way is no birth.
-        return true;
+        return false;
     }
+    // In the map, this hit is counted when the context is observed.
+    record.hits = 0;
     let room = PROCESSES.insert(key.tgid, 1, 0);
     if room.is_ok() && CONTEXTS.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
+        record.hits = 1;
         lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
     }
-    // Made here, or by another CPU just now: it is settled either way.
-    let Some(record) = CONTEXTS.get_ptr_mut(key) else {
-        count(Loss::ContextsFull);
-        return false;
-    };
-    // SAFETY: a value of the map; it stays valid while this program runs.
-    let _ = observe(unsafe { &mut *record }, key.address);
     true
 }
 
@@ -191,6 +197,71 @@ pub fn fill(record: &mut ContextRecord, spec: &ProbeSpec, address: u64) -> Optio
     Some(())
 }
 
+/// A part of an `SSL_CTX` as it is in every build of OpenSSL seen, 1.1.1 to 4.0.
+#[repr(C)]
+struct Usual {
+    sessions: u64,
+    between: [u64; 8],
+    /// The eleven counters, and `references`: as in [`MirroredBlock`].
+    counted: [u64; COUNTED],
+}
+
+/// Words of [`MirroredBlock`] before `number`.
+const COUNTED: usize = offset_of!(MirroredBlock, number) / 8;
+
+impl Usual {
+    /// Whether the contexts of an image are like this.
+    #[inline(always)]
+    fn is(layout: &BlockLayout) -> bool {
+        let first = layout.sessions.wrapping_add(offset_of!(Self, counted) as u32);
+        layout.count == 11
+            && layout.counters == first
+            && layout.references == first.wrapping_add(44)
+            && layout.num_items != NO_FIELD
+    }
+}
+
+/// Writes down what a context says of itself, in as few reads as can be (what a read
+/// costs, it hardly costs by the byte). Says which of the optional fields are known.
+#[inline(always)]
+fn mirror(record: &mut ContextRecord, address: u64) -> Option<u32> {
+    // Volatile, as another CPU may write at the same time; word by word, in place, since
+    // copies of copies are most of the instructions otherwise.
+    let words = (&raw mut record.block).cast::<u64>();
+    let layout = &record.layout;
+    let mut usual = MaybeUninit::<Usual>::uninit();
+    if Usual::is(layout) {
+        let from = address.wrapping_add(u64::from(layout.sessions)) as *const c_void;
+        let to = usual.as_mut_ptr();
+        // SAFETY: the destination is as long; the helper checks the address.
+        let failed =
+            unsafe { bpf_probe_read_user_bytes(to.cast(), size_of::<Usual>() as u32, from) };
+        if failed == 0 {
+            // SAFETY: it was read just now.
+            let (sessions, counted) = unsafe { ((*to).sessions, &(*to).counted) };
+            let number = number_in(layout, sessions);
+            for (word, value) in counted.iter().enumerate() {
+                // SAFETY: the block has as many words; any bytes are a valid block.
+                unsafe { words.add(word).write_volatile(*value) };
+            }
+            // SAFETY: as above.
+            unsafe { words.add(COUNTED).write_volatile(number.unwrap_or(0)) };
+            let known = if number.is_some() { record_flags::NUMBER_KNOWN } else { 0 };
+            return Some(record_flags::REFERENCES_KNOWN | known);
+        }
+    }
+    let (block, flags) = read_apart(layout, address)?;
+    // SAFETY: the map's value; any bytes are a valid block.
+    unsafe { core::ptr::write_volatile(&raw mut record.block, block) };
+    Some(flags)
+}
+
+/// [`read_block`], as a function of its own, for a stack of its own.
+#[inline(never)]
+fn read_apart(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, u32)> {
+    read_block(layout, address)
+}
+
 /// Reads what an `SSL_CTX` of the current process says of itself, and which of
 /// the optional fields could be read (`record_flags`).
 #[inline(always)]
@@ -199,7 +270,7 @@ pub fn read_block(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, 
     let mut flags = 0;
     let counters = address.wrapping_add(u64::from(layout.counters));
     if layout.count == 11 && layout.references == layout.counters + 44 {
-        // Where they stand in every build of OpenSSL seen: one read for both.
+        // One read for both.
         let both: [i32; 12] = read(counters)?;
         block.counters.copy_from_slice(&both[..11]);
         block.references = both[11];
@@ -242,7 +313,12 @@ fn read_counters(counters: &mut [i32; 11], address: u64, ints: u8) -> Option<()>
 
 #[inline(always)]
 fn read_number(layout: &BlockLayout, address: u64) -> Option<u64> {
-    let sessions: u64 = read(address.wrapping_add(u64::from(layout.sessions)))?;
+    number_in(layout, read(address.wrapping_add(u64::from(layout.sessions)))?)
+}
+
+/// The number of items in a hash.
+#[inline(always)]
+fn number_in(layout: &BlockLayout, sessions: u64) -> Option<u64> {
     // `OPENSSL_LH_num_items(NULL)` is 0 (crypto/lhash/lhash.c).
     if sessions == 0 {
         return Some(0);

