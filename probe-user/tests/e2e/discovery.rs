@@ -283,7 +283,7 @@ fn an_upgrade_under_a_running_nginx() {
     assert_eq!(accepted(&restarted.workers()), 140);
     assert_eq!(accepted(&second), 200);
     for (nginx, requests) in [(&nginx, 500.0), (&restarted, 140.0)] {
-        let series = format!("openssl_sess_accept_good_total{{exe=\"{}\"}}", nginx.exe.display());
+        let series = format!("openssl_sess_accept_good_total{{exe=\"{}\"}}", nginx.exe().display());
         assert_eq!(agent.metric(&series), Some(requests));
     }
 }

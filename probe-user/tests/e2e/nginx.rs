@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 
 pub(crate) struct Nginx {
     child: Child,
-    pub(crate) exe: PathBuf,
+    exe: PathBuf,
     pub(crate) port: u16,
     directory: TempDir,
     /// How many workers it has.
