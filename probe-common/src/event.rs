@@ -15,7 +15,8 @@ pub enum EventKind {
     /// The process ended and its memory could not be read any more; the record
     /// holds what the last probe saw.
     ExitMirrored = 4,
-    /// The process executed another program; the record holds the last values seen.
+    /// The process executed another program; the record holds the last values seen,
+    /// which are final if it says so (`record_flags::LAST`).
     ExecMirrored = 5,
     /// The process executed another program. No record: a call to look at its mappings.
     ProcessExec = 6,
@@ -57,7 +58,7 @@ pub struct LifecycleEvent {
     pub record: ContextRecord,
 }
 
-const _: () = assert!(size_of::<LifecycleEvent>() == 200);
+const _: () = assert!(size_of::<LifecycleEvent>() == 208);
 
 impl LifecycleEvent {
     /// Reads an event from the bytes of a ring buffer entry.

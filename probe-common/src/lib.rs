@@ -56,6 +56,10 @@ pub mod names {
     pub const TASK_TGID: &str = "TASK_TGID";
     /// Offset of `task_struct.mm`, 0 where unknown.
     pub const TASK_MM: &str = "TASK_MM";
+    /// Offset of `task_struct.signal`, 0 where unknown.
+    pub const TASK_SIGNAL: &str = "TASK_SIGNAL";
+    /// Offset of `signal_struct.nr_threads`, 0 where unknown.
+    pub const SIGNAL_THREADS: &str = "SIGNAL_THREADS";
     /// Offset of `task_struct.flags`, 0 where unknown.
     pub const TASK_FLAGS: &str = "TASK_FLAGS";
     /// Offset of `mm_struct.exe_file`, 0 where unknown.

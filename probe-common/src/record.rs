@@ -31,7 +31,10 @@ pub struct ContextRecord {
     pub observed_ns: u64,
     /// How many probes have hit this context.
     pub hits: u64,
-    /// The values at `observed_ns`.
+    /// When the last one did, nanoseconds of `CLOCK_MONOTONIC`.
+    pub hit_ns: u64,
+    /// The values at `observed_ns`: the present ones if every change has a probe
+    /// (`Action::Mirror`).
     pub block: MirroredBlock,
     /// The image of the library; no other image's probe may change the record.
     pub image: u32,
@@ -48,7 +51,7 @@ pub struct ContextRecord {
     pub exe: ExeId,
 }
 
-const _: () = assert!(size_of::<ContextRecord>() == 168);
+const _: () = assert!(size_of::<ContextRecord>() == 176);
 
 /// An executable file. A file that gets another one's inode number later was
 /// changed later.
@@ -131,4 +134,7 @@ pub mod record_flags {
     /// copied such a record; no probe has seen the context since. Whether it is
     /// one, the agent alone says: it looks once more after it has made the record.
     pub const FOUND: u32 = 1 << 4;
+    /// The block was read when nobody could count any more: as the process ended, or
+    /// as its only thread was about to execute another program.
+    pub const LAST: u32 = 1 << 5;
 }

@@ -36,10 +36,13 @@ const _: () = assert!(size_of::<BlockLayout>() == 28);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
-    /// Copy the block.
+    /// Copy the block: a counter has changed.
     Mirror = 1,
     /// Copy the block, and if no reference is left, report the context's end.
     MirrorOrEnd = 2,
+    /// Copy the block of a context that is met for the first time; of one that is
+    /// known, only note that it is in use.
+    Meet = 3,
 }
 
 /// Bits of [`ProbeSpec::argument`].

@@ -161,7 +161,7 @@ extern "C" fn end_by_exit(
     let kind = match mirror::read_block(&record.layout, key.address) {
         Some((block, flags)) => {
             record.block = block;
-            record.flags = flags | record.flags & record_flags::FOUND;
+            record.flags = flags | record.flags & record_flags::FOUND | record_flags::LAST;
             record.observed_ns = at;
             EventKind::ExitFinal
         }
@@ -236,9 +236,14 @@ extern "C" fn refresh(
     if key.tgid == walk.tgid && record.flags & record_flags::ENDED == 0 {
         // No probe has seen it.
         let found = record.flags & record_flags::FOUND;
-        let _ = mirror::observe(record, key.address, 0);
+        let alone = task::is_alone();
+        // Gone, until it is read again.
+        record.flags &= !record_flags::LAST;
+        let read = mirror::observe(record, key.address, 0).is_some();
+        // What other threads count from here on, nobody sees.
+        let last = if read && alone { record_flags::LAST } else { 0 };
         // From here on the address can be the next program's.
-        record.flags |= record_flags::UNSURE | found;
+        record.flags |= record_flags::UNSURE | found | last;
     }
     0
 }
@@ -288,6 +293,7 @@ extern "C" fn inherit_one(
     inherited.born_ns = at;
     inherited.observed_ns = at;
     inherited.hits = 0;
+    inherited.hit_ns = 0;
     inherited.block = block;
     inherited.flags = flags | record.flags & record_flags::FOUND;
     inherited.birth = birth_flags::FORKED | birth_flags::FORKED_KNOWN;

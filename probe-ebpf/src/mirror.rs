@@ -94,6 +94,14 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         count(Loss::ForeignImage);
         return None;
     }
+    record.hit_ns = now();
+    // What is not clear about a record, the look at the context clears up.
+    let unclear = record.flags & (record_flags::FOUND | record_flags::UNSURE) != 0;
+    if spec.action == Action::Meet as u8 && !unclear {
+        // SAFETY: the map's value.
+        unsafe { barrier::add(&raw mut record.hits, 1) };
+        return Some(());
+    }
     observe(record, address, 1)
 }
 
@@ -149,6 +157,7 @@ fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
     let room = PROCESSES.insert(key.tgid, 1, 0);
     if room.is_ok() && CONTEXTS.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
         record.hits = 1;
+        record.hit_ns = record.born_ns;
         lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
     }
     true
@@ -160,6 +169,7 @@ pub const EMPTY: ContextRecord = ContextRecord {
     born_ns: 0,
     observed_ns: 0,
     hits: 0,
+    hit_ns: 0,
     block: MirroredBlock { counters: [0; 11], references: 0, number: 0 },
     image: 0,
     flags: 0,

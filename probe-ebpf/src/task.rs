@@ -17,6 +17,10 @@ static TASK_TGID: u32 = 0;
 #[unsafe(no_mangle)]
 static TASK_MM: u32 = 0;
 #[unsafe(no_mangle)]
+static TASK_SIGNAL: u32 = 0;
+#[unsafe(no_mangle)]
+static SIGNAL_THREADS: u32 = 0;
+#[unsafe(no_mangle)]
 static TASK_FLAGS: u32 = 0;
 #[unsafe(no_mangle)]
 static MM_EXE_FILE: u32 = 0;
@@ -99,6 +103,21 @@ pub fn memory(task: Task) -> Option<u64> {
     let offset = offset!(TASK_MM);
     // SAFETY: typed by the kernel, offset from its BTF.
     Some(unsafe { field::<u64>(task, offset) })
+}
+
+/// Whether the current process is known to have no thread but this one.
+#[inline(always)]
+pub fn is_alone() -> bool {
+    threads() == Some(1)
+}
+
+#[inline(always)]
+fn threads() -> Option<u32> {
+    let (in_task, in_signal) = (offset!(TASK_SIGNAL), offset!(SIGNAL_THREADS));
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Task;
+    // SAFETY: typed by the kernel, offsets from its BTF.
+    Some(unsafe { field::<u32>(field::<Task>(task, in_task), in_signal) })
 }
 
 /// Writes down what the current process executes, if that can be learnt.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sslsess::{
-    image::{Companion, Elf, Image, PlanChoice, plan},
+    image::{Companion, Elf, Image, PlanOptions, plan},
     kernel::{Kernel, LinkChoice, LoadOptions},
 };
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let libcrypto = Elf::open(&Path::new(DIRECTORY).join("libcrypto.so.3")).expect("it is there");
     let elf = Elf::open(&copies[0]).expect("it is there");
     let companion = Companion::Found(&libcrypto);
-    let image = Image::learn(copies[0].clone(), &elf, &companion, PlanChoice::Auto);
+    let image = Image::learn(copies[0].clone(), &elf, &companion, PlanOptions::default());
     println!("{} probes in each library; median of {TIMES}", image.plan.points.len());
     println!("{:>9} {:>12} {:>12}", "", "attach", "remove");
     let mut within = true;

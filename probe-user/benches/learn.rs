@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use sslsess::image::{Companion, Elf, Image, PlanChoice, companion};
+use sslsess::image::{Companion, Elf, Image, PlanOptions, companion};
 
 /// What learning may take (median): a shared library, or an executable with
 /// OpenSSL in it.
@@ -84,7 +84,7 @@ fn learn(file: &Path) -> Result<(), String> {
         Some(Err(error)) => Companion::Unreadable(name, error.to_string()),
         None => Companion::Missing(name),
     };
-    let image = Image::learn(file.to_path_buf(), &elf, &companion, PlanChoice::Auto);
+    let image = Image::learn(file.to_path_buf(), &elf, &companion, PlanOptions::default());
     if image.learnt.evidence.is_empty() {
         return Err("nothing was learnt of it".to_owned());
     }

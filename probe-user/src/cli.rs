@@ -10,7 +10,7 @@ use crate::{
         groups::{GroupBy, Label},
         registry::Retention,
     },
-    image::PlanChoice,
+    image::{PlanChoice, PlanOptions, ProbePoints},
     kernel::LinkChoice,
     scan::Progress,
 };
@@ -51,14 +51,38 @@ pub enum Command {
     Check(CheckArgs),
 }
 
-/// Options of everything that watches processes.
-#[derive(Clone, Debug, Args)]
-pub struct WatchArgs {
+/// Options of the probes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PlanArgs {
     /// Where to put probes: `auto` behind the increments of the counters;
     /// `entry` at function entries, as is done for libraries whose increments
     /// are not found.
     #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
     pub probe_plan: PlanChoice,
+    /// What has a probe: `starts` of handshakes, so that each costs one hit;
+    /// `handshakes`, their starts and completions; `all`, every change of a counter.
+    ///
+    /// Values are read from the process, at the latest as it ends, and are the same.
+    /// Kernels before 6.16 do not show the memory of a process that ends: there `all`
+    /// is used, and what the last probe saw is shown.
+    #[arg(long, value_enum, default_value = "starts", value_name = "POINTS")]
+    pub probe_points: ProbePoints,
+}
+
+impl PlanArgs {
+    /// What is asked for.
+    #[must_use]
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions { choice: self.probe_plan, points: self.probe_points }
+    }
+}
+
+/// Options of everything that watches processes.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Which probes.
+    #[command(flatten)]
+    pub plan: PlanArgs,
     /// How to attach probes: `auto` all of a library in one step, where the kernel
     /// can (Linux 6.6); `one-by-one` as on older kernels.
     #[arg(long, value_enum, default_value = "auto", value_name = "LINKS")]
@@ -104,7 +128,7 @@ impl WatchArgs {
     pub fn agent_options(&self, pids: &[u32], scan: Option<ScanOptions>) -> AgentOptions {
         AgentOptions {
             pids: pids.iter().copied().collect::<HashSet<u32>>(),
-            plan: self.probe_plan,
+            plan: self.plan.options(),
             links: self.probe_links,
             max_contexts: self.max_contexts,
             retention: Retention { ended: self.max_ended, time: Duration::ZERO },
@@ -242,9 +266,9 @@ pub struct ExplainArgs {
     /// Every libssl that this process maps.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
-    /// Where probes would be put.
-    #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
-    pub probe_plan: PlanChoice,
+    /// Which probes there would be.
+    #[command(flatten)]
+    pub plan: PlanArgs,
     /// Print JSON: an object for a file, an array for a process.
     #[arg(long)]
     pub json: bool,

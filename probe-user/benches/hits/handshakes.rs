@@ -8,7 +8,7 @@ use std::{
 };
 
 use sslsess::{
-    image::{Companion, Elf, Image, PlanChoice, plan},
+    image::{Companion, Elf, Image, PlanOptions, plan},
     kernel::{Kernel, LoadOptions, floor::Floor},
 };
 
@@ -95,7 +95,7 @@ impl Copies {
         });
         let crypto = Elf::open(&Path::new(DIRECTORY).join("libcrypto.so.3")).expect("it is there");
         let elf = Elf::open(&library).expect("it is there");
-        let image = Image::learn(library, &elf, &Companion::Found(&crypto), PlanChoice::Auto);
+        let image = Image::learn(library, &elf, &Companion::Found(&crypto), PlanOptions::default());
         Self { image, paths }
     }
 

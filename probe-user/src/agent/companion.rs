@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     host::Library,
-    image::{Companion, Elf, Image, PlanChoice, companion},
+    image::{Companion, Elf, Image, PlanOptions, companion},
 };
 
 /// Looks for names elsewhere, if a file has none: on the host, and where the
@@ -58,13 +58,13 @@ impl MappedCompanion {
 
     /// Learns the libssl with it.
     #[must_use]
-    pub fn learn(&self, library: &Library, elf: &Elf, choice: PlanChoice) -> Image {
+    pub fn learn(&self, library: &Library, elf: &Elf, options: PlanOptions) -> Image {
         let companion = match self {
             Self::Within => Companion::Within,
             Self::Found(elf) => Companion::Found(elf),
             Self::Absent(name) => Companion::Missing(name.clone()),
             Self::Unreadable(name, why) => Companion::Unreadable(name.clone(), why.clone()),
         };
-        Image::learn(library.libssl.path.clone(), elf, &companion, choice)
+        Image::learn(library.libssl.path.clone(), elf, &companion, options)
     }
 }

@@ -102,7 +102,7 @@ impl Agent {
         let is_its =
             context.facts.start_time_ticks == Some(clock::start_ticks(fork.child_start_ns));
         let since = self.kernel.attached_since(context.image)?;
-        let seen = since < fork.at_ns && !self.images.changes_unseen(context.image);
+        let seen = since < fork.at_ns && !self.images.is_entered(context.image);
         (is_its && seen).then_some(fork)
     }
 

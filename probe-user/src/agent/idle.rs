@@ -205,6 +205,7 @@ impl Agent {
             born_ns: clock::monotonic_ns(),
             observed_ns,
             hits: 0,
+            hit_ns: 0,
             block,
             image: target.image,
             flags: flags | record_flags::FOUND,

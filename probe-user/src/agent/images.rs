@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     host::{Library, Look},
-    image::{Elf, FieldGap, Gap, Image, PlanChoice, plan},
+    image::{Elf, FieldGap, Gap, Image, PlanOptions, plan},
     snapshot::GapSnapshot,
 };
 
@@ -74,7 +74,7 @@ const OVERWRITTEN: &str = "it was overwritten while processes mapped it, and its
 
 /// All libraries that were met.
 pub struct Images {
-    choice: PlanChoice,
+    plan: PlanOptions,
     release_after: Duration,
     inodes: Inodes,
     usage: Usage,
@@ -105,9 +105,9 @@ pub struct Images {
 impl Images {
     /// None yet. A library is let go when nobody has mapped it for this time.
     #[must_use]
-    pub fn new(choice: PlanChoice, release_after: Duration) -> Self {
+    pub fn new(plan: PlanOptions, release_after: Duration) -> Self {
         Self {
-            choice,
+            plan,
             release_after,
             inodes: Inodes::default(),
             usage: Usage::default(),
@@ -259,7 +259,7 @@ impl Images {
         let elf = self.inodes.file(id).and_then(|file| Elf::read(file, shown).ok());
         let Some(mut elf) = elf else { return false };
         look_for_names(&mut elf, library);
-        let now = MappedCompanion::of(&elf, library).learn(library, &elf, self.choice);
+        let now = MappedCompanion::of(&elf, library).learn(library, &elf, self.plan);
         let then = &self.images[&number];
         now.learnt.layout == then.learnt.layout && now.plan.points == then.plan.points
     }
@@ -359,8 +359,8 @@ impl Images {
         let asking = Asking { number, since: HashMap::from([(library.pid, since)]) };
         self.learning.insert(pair.clone(), asking);
         let complete = since.elapsed() >= LOADING;
-        let (library, choice) = (library.clone(), self.choice);
-        self.learner.give(Task { key: (pair, number), library, files, choice, complete });
+        let (library, plan) = (library.clone(), self.plan);
+        self.learner.give(Task { key: (pair, number), library, files, plan, complete });
     }
 
     /// Whether libraries are being learnt.

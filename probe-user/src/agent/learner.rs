@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::companion::{MappedCompanion, look_for_names};
 use crate::{
     host::Library,
-    image::{Elf, Image, PlanChoice},
+    image::{Elf, Image, PlanOptions},
 };
 
 /// Threads at most. Each may have a large program in memory.
@@ -33,7 +33,7 @@ pub(super) struct Task<K> {
     /// The open files of the library: first its libcryptos, in their order.
     pub(super) files: Vec<File>,
     /// Where probes are to be put.
-    pub(super) choice: PlanChoice,
+    pub(super) plan: PlanOptions,
     /// Whether the libcrypto, if it is not there, is not to come any more.
     pub(super) complete: bool,
 }
@@ -142,5 +142,5 @@ fn learn<K>(task: &Task<K>) -> Outcome {
     if absent && !task.complete && Image::is_openssl(&elf) {
         return Outcome::Incomplete;
     }
-    Outcome::Image(Box::new(companion.learn(&library, &elf, task.choice)))
+    Outcome::Image(Box::new(companion.learn(&library, &elf, task.plan)))
 }

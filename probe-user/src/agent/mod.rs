@@ -20,7 +20,7 @@ use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, Counter, birth_flags, record_flags};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     forks::Execs,
@@ -34,9 +34,9 @@ use crate::{
         settings::Settings,
     },
     host::{Discovery, LiveMemory, ProcessMemory, Programs, clock},
-    image::PlanChoice,
+    image::{PlanOptions, ProbePoints},
     kernel::{
-        Kernel, Lifecycle, LinkChoice, LoadOptions, Mappings,
+        Kernel, LastLooks, Lifecycle, LinkChoice, LoadOptions, Mappings,
         events::{End, unreported_end},
     },
     snapshot::{Scraped, Snapshot, Wanted},
@@ -47,8 +47,8 @@ use crate::{
 pub struct AgentOptions {
     /// Only these processes; empty: all.
     pub pids: HashSet<u32>,
-    /// Where probes are put.
-    pub plan: PlanChoice,
+    /// Which probes there are.
+    pub plan: PlanOptions,
     /// How they are attached.
     pub links: LinkChoice,
     /// How many live contexts are recorded at most.
@@ -107,10 +107,16 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         let kernel =
             Kernel::load(LoadOptions { max_contexts: options.max_contexts, links: options.links })?;
-        if !kernel.exit_is_final() {
+        let mut plan = options.plan;
+        let LastLooks { exit, exec } = kernel.last_looks();
+        if !exit {
             warn!(
                 "before Linux 6.16, values of a process that exits are those that its last probe saw"
             );
+        }
+        if !(exit && exec) && plan.points != ProbePoints::All {
+            info!("this kernel shows no memory of processes that end: all changes have probes");
+            plan.points = ProbePoints::All;
         }
         // Before the first look: what is mapped after it is reported.
         let mappings = Mappings::open()
@@ -123,7 +129,7 @@ impl Agent {
             kernel,
             discovery: Discovery::new(options.pids.clone()),
             mappings,
-            images: Images::new(options.plan, options.release_after),
+            images: Images::new(plan, options.release_after),
             release_after: options.release_after,
             registry: Registry::new(options.retention, options.group_by),
             programs: Programs::default(),
@@ -296,7 +302,8 @@ fn origin(
             Begins::Unproven { counted: None }
         }
     };
-    Origin { facts, library: path.unwrap_or_default().into_owned(), begins }
+    let lags = images.changes_unseen(record.image);
+    Origin { facts, library: path.unwrap_or_default().into_owned(), begins, lags }
 }
 
 /// Whose the counts are of a context to which no fork that was seen gave anything:

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{Agent, losses};
 use crate::{
     context::{
-        Choice, Context, Contradiction, Growth, Observation, Source, State,
+        Choice, Context, Contradiction, Growth, Observation,
         groups::{GroupId, GroupTotals},
     },
     snapshot::{
@@ -37,7 +37,7 @@ impl Agent {
         }));
         let forgotten = self.registry.forgotten();
         let contradicted = contradictions.len() as u64 + forgotten.contradicted;
-        gaps.extend(self.ended_unseen());
+        gaps.extend(self.unread());
         gaps.extend(self.unshown());
         gaps.extend(self.of_unknown_origin());
         gaps.extend(self.beyond_groups());
@@ -91,20 +91,27 @@ impl Agent {
         (shown.collect(), omitted)
     }
 
-    /// Contexts that ended without a last look, of libraries that count without
-    /// a probe seeing it: a gap for each process.
-    fn ended_unseen(&self) -> BTreeSet<GapSnapshot> {
+    /// Contexts whose memory could not be read when it was asked for, of libraries
+    /// that count without a probe seeing it: a gap for each process.
+    fn unread(&self) -> BTreeSet<GapSnapshot> {
+        const WHY: &str = "the memory of SSL_CTXs could not be read, and not every change of \
+                           their counters has a probe: their values are not known, and the sums \
+                           have those of `observed_at`";
         self.registry
             .all()
-            .filter(|context| context.state != State::Live && context.seen.source == Source::Probe)
+            .filter(|context| context.is_unread())
             .filter(|context| self.pids.is_empty() || self.pids.contains(&context.key.tgid))
-            .filter(|context| self.images.changes_unseen(context.image))
-            .map(|context| GapSnapshot {
-                pid: Some(context.key.tgid),
-                library: Some(self.images.library(context.image).path),
-                reason: "contexts ended without a last look, and probes stand at function entries \
-                         only: their values are those of `observed_at`, and may be too low"
-                    .to_owned(),
+            .map(|context| {
+                let cure = if self.images.is_entered(context.image) {
+                    ""
+                } else {
+                    "; with --probe-points all they would be"
+                };
+                GapSnapshot {
+                    pid: Some(context.key.tgid),
+                    library: Some(self.images.library(context.image).path),
+                    reason: format!("{WHY}{cure}"),
+                }
             })
             .collect()
     }
@@ -170,7 +177,7 @@ impl Agent {
     }
 
     fn stats(&self, context: &Context) -> SessionStats {
-        if context.is_disproved() {
+        if context.is_disproved() || context.is_unread() {
             return SessionStats::default();
         }
         let mut stats = stats(&context.seen);

@@ -22,7 +22,7 @@ impl LastEvents {
         // What the agent itself has recorded was no event.
         if record.hits > 0 {
             let last = self.0.entry(record.image).or_default();
-            *last = (*last).max(record.observed_ns);
+            *last = (*last).max(record.hit_ns);
         }
     }
 

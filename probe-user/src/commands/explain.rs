@@ -49,7 +49,7 @@ fn of_file(file: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
         Some(Err(error)) => Companion::Unreadable(name, error.to_string()),
         None => Companion::Missing(name),
     };
-    Ok(Explanation::of(&Image::learn(file.to_path_buf(), &elf, &companion, args.probe_plan)))
+    Ok(Explanation::of(&Image::learn(file.to_path_buf(), &elf, &companion, args.plan.options())))
 }
 
 fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> {
@@ -71,7 +71,7 @@ fn of_process(pid: u32, args: &ExplainArgs) -> anyhow::Result<Vec<Explanation>> 
                 .with_context(|| format!("process {pid}, {}", shown.display()))?;
             look_for_names(&mut elf, library);
             let companion = MappedCompanion::of(&elf, library);
-            let image = companion.learn(library, &elf, args.probe_plan);
+            let image = companion.learn(library, &elf, args.plan.options());
             Ok(Explanation::of(&image))
         })
         .collect()

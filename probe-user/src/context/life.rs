@@ -10,7 +10,7 @@ use super::{
     groups::{GroupId, Sums},
     growth::{FirstLook, Growth, Unwatched},
     invariants::{Contradiction, contradiction},
-    reconstruct::{Observation, counters_of},
+    reconstruct::{Observation, Source, counters_of},
     settings::Settings,
     widen::Widened,
 };
@@ -79,6 +79,10 @@ pub struct Context {
     pub(super) is_unproven: bool,
     /// Somebody has tried to find out.
     pub(super) is_examined: bool,
+    /// Its counters change without a probe that sees it.
+    pub(super) lags: bool,
+    /// What it has counted since the last look nobody knows: it could not be read.
+    pub(super) is_unread: bool,
 }
 
 impl Context {
@@ -112,6 +116,9 @@ impl Context {
         if self.is_disproved() {
             return Err(Unwatched::Disproved);
         }
+        if self.is_unread {
+            return Err(Unwatched::LastSeenByProbe);
+        }
         self.first.growth(&self.seen, self.seen_at, self.widened.values())
     }
 
@@ -128,8 +135,15 @@ impl Context {
         matches!(self.contradiction, Some(Contradiction::References(_)))
     }
 
+    /// Whether its present values, or if it has ended its last ones, could not be read.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.is_unread
+    }
+
     /// It was looked at.
     pub(super) fn see(&mut self, seen: Observation) {
+        self.is_unread = self.lags && seen.source == Source::Probe;
         // A look that began before the one that is known says nothing new.
         if seen.at_ns >= self.seen.at_ns {
             self.contradiction = self.contradiction.or_else(|| contradiction(&seen));
@@ -160,6 +174,8 @@ pub struct Origin {
     pub library: String,
     /// Whose counts it begins with.
     pub begins: Begins,
+    /// Whether its counters change without a probe that sees it.
+    pub lags: bool,
 }
 
 /// Whose the counts are that a context begins with.
@@ -202,7 +218,6 @@ pub(super) mod tests {
     use probe_common::NO_FIELD;
 
     use super::*;
-    use crate::context::Source;
 
     /// A live context at an address.
     pub(in crate::context) fn context(address: u64, born_ns: u64, accepts: i32) -> Context {
@@ -242,6 +257,8 @@ pub(super) mod tests {
             inherited: None,
             is_unproven: false,
             is_examined: false,
+            lags: false,
+            is_unread: false,
         }
     }
 

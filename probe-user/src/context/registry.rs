@@ -92,11 +92,11 @@ impl Registry {
         }
         if self.live.contains_key(&key) {
             // The end of the one before was not reported; what it said last stands.
-            self.retire(&key, State::Freed);
+            self.retire_unseen(&key, State::Freed);
         }
         let seen = Observation::of_record(record, Source::Probe);
         let contradiction = contradiction(&seen);
-        let Origin { facts, library, mut begins } = origin();
+        let Origin { facts, library, mut begins, lags } = origin();
         let mut counters = seen.counters;
         if matches!(contradiction, Some(Contradiction::References(_))) {
             counters = counters.map(|counter| counter.map(|_| 0));
@@ -130,6 +130,9 @@ impl Registry {
             inherited: (inherited != Sums::default()).then(|| Box::new(inherited)),
             is_unproven,
             is_examined: false,
+            lags,
+            // What was read just now is what it had.
+            is_unread: false,
         };
         self.live.insert(key, Box::new(context));
     }
@@ -160,7 +163,8 @@ impl Registry {
             End::Freed => (State::Freed, Source::Final),
             End::Exited { final_values: true } => (State::Exited, Source::Final),
             End::Exited { final_values: false } => (State::Exited, Source::Probe),
-            End::Executed => (State::Freed, Source::Probe),
+            End::Executed { final_values: true } => (State::Freed, Source::Final),
+            End::Executed { final_values: false } => (State::Freed, Source::Probe),
         };
         let seen = Observation::of_record(record, source);
         if !self.is_live(&key, record.born_ns) {
@@ -204,7 +208,7 @@ impl Registry {
                 false
             }
             Some(_) => {
-                self.retire(key, state);
+                self.retire_unseen(key, state);
                 true
             }
             None => false,
@@ -215,6 +219,14 @@ impl Registry {
     /// pids is another one.
     pub fn retain_processes(&mut self, runs: impl Fn(u32) -> bool) {
         self.generations.retain(runs);
+    }
+
+    /// It has ended without a last look.
+    fn retire_unseen(&mut self, key: &ContextKey, state: State) {
+        if let Some(context) = self.live.get_mut(key) {
+            context.is_unread = context.lags;
+        }
+        self.retire(key, state);
     }
 
     fn retire(&mut self, key: &ContextKey, state: State) {

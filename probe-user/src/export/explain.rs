@@ -195,7 +195,7 @@ impl Probe {
             kind: point.kind.name(),
             counter: match point.kind {
                 ProbeKind::Increment(counter) => Some(counter.name()),
-                ProbeKind::Entry | ProbeKind::Death => None,
+                ProbeKind::Entry | ProbeKind::Switch | ProbeKind::Death => None,
             },
             function: point.function.clone(),
             offset: point.file_offset,

@@ -162,6 +162,7 @@ mod tests {
             born_ns: 1,
             observed_ns: 1,
             hits: 1,
+            hit_ns: 1,
             block: MirroredBlock::default(),
             image: 1,
             flags: 0,

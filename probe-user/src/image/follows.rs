@@ -7,11 +7,11 @@ use super::{
     proof::ContextValue,
 };
 
-/// An increment and the probe behind it, in one function.
+/// An increment and the probe behind it, in one function; or one that has no probe.
 pub(super) struct Placed<'f> {
     pub(super) function: &'f Function,
     pub(super) site: &'f IncrementSite,
-    pub(super) probe: u64,
+    pub(super) probe: Option<u64>,
     pub(super) context: ContextValue,
 }
 
@@ -28,8 +28,10 @@ struct Way {
 pub(super) fn certain(placed: &[Placed<'_>]) -> Vec<bool> {
     let ways: Vec<Option<Way>> = placed.iter().map(way).collect();
     let alone: Vec<bool> = (0..placed.len()).map(|one| is_alone(placed, &ways, one)).collect();
-    let only =
-        |one: &Placed<'_>| one.function.only_through(&[one.site.address], one.probe).is_some();
+    let only = |one: &Placed<'_>| {
+        let passed = |probe| one.function.only_through(&[one.site.address], probe);
+        one.probe.and_then(passed).is_some()
+    };
     let straight: Vec<bool> =
         placed.iter().zip(&alone).map(|(one, alone)| *alone && only(one)).collect();
     // The other ways to it may lead past a probe that has made the record already.
@@ -39,9 +41,9 @@ pub(super) fn certain(placed: &[Placed<'_>]) -> Vec<bool> {
                 && other.site.function == one.site.function
                 && other.context.is_of_the_connection_of(&one.context)
         });
-        let mut places: Vec<u64> = made.map(|(other, _)| other.probe).collect();
+        let mut places: Vec<u64> = made.filter_map(|(other, _)| other.probe).collect();
         places.push(one.site.address);
-        let passed = one.function.only_through(&places, one.probe);
+        let passed = one.probe.and_then(|probe| one.function.only_through(&places, probe));
         passed.is_some_and(|passed| !passed.iter().any(|at| calls(one.function, *at)))
     };
     placed
@@ -60,8 +62,10 @@ fn is_alone(placed: &[Placed<'_>], ways: &[Option<Way>], one: usize) -> bool {
     placed[one].site.amount == 1
         && (0..placed.len()).all(|other| {
             let same = placed[other].site.address == placed[one].site.address;
+            let before_its_probe =
+                || placed[other].probe.is_none() || apart(&ways[other], &placed[one]);
             same && ways[one].as_ref().is_some_and(|way| !way.calls)
-                || !same && apart(&ways[one], &placed[other]) && apart(&ways[other], &placed[one])
+                || !same && apart(&ways[one], &placed[other]) && before_its_probe()
         })
 }
 
@@ -72,12 +76,13 @@ fn calls(function: &Function, at: u64) -> bool {
 }
 
 /// The way from the increment to the probe: it does not fork, or there would be no
-/// probe.
+/// probe. `None`: there is none.
 fn way(placed: &Placed<'_>) -> Option<Way> {
     let Placed { function, site, probe, .. } = placed;
     let mut way = Way { passed: Vec::new(), calls: false };
     let mut at = function.at(site.address)?.end();
-    while at != *probe {
+    let probe = (*probe)?;
+    while at != probe {
         let instruction =
             function.at(at).filter(|_| way.passed.len() < function.instructions().len())?;
         way.passed.push(at);
@@ -126,7 +131,7 @@ mod tests {
             .map(|(site, (_, probe))| Placed {
                 function: &function,
                 site,
-                probe: *probe,
+                probe: Some(*probe),
                 context: ContextValue::at_increment(&function, site, &layout, true),
             })
             .collect();

@@ -16,6 +16,7 @@ pub mod jumps;
 pub mod layout;
 mod loaded;
 pub mod marks;
+mod place;
 pub mod plan;
 pub mod point;
 pub mod pointers;
@@ -29,6 +30,7 @@ pub mod sources;
 #[cfg(test)]
 mod specimen;
 pub mod stripped;
+mod switch;
 mod symbols;
 mod traces;
 pub mod unwind;
@@ -45,7 +47,7 @@ pub use self::{
     gap::{FieldGap, Gap},
     layout::{Companion, Layout, LearntLayout},
     marks::{LearntMarks, Marks},
-    plan::{PlanChoice, ProbePlan},
+    plan::{PlanChoice, PlanOptions, ProbePlan, ProbePoints},
     point::{ProbeKind, ProbePoint},
     settings::{LearntSettings, Setting, SettingsLayout},
 };
@@ -105,7 +107,12 @@ impl Image {
 
     /// Learns a library from its machine code.
     #[must_use]
-    pub fn learn(path: PathBuf, elf: &Elf, companion: &Companion<'_>, choice: PlanChoice) -> Self {
+    pub fn learn(
+        path: PathBuf,
+        elf: &Elf,
+        companion: &Companion<'_>,
+        options: PlanOptions,
+    ) -> Self {
         let family = Family::of(elf);
         let version = match companion {
             Companion::Found(libcrypto) => version::of(family, libcrypto),
@@ -125,11 +132,11 @@ impl Image {
                     let evidence = learnt.evidence.iter_mut().chain(&mut settings.evidence);
                     let evidence = evidence.chain(&mut marks.evidence);
                     evidence::name_functions(evidence, &ranges);
-                    let plan = plan::plan(functions, &learnt.layout, choice);
+                    let plan = plan::plan(functions, &learnt.layout, options);
                     (learnt, settings, plan, marks)
                 }
                 None => {
-                    let (learnt, settings, plan) = stripped::learn(elf, choice);
+                    let (learnt, settings, plan) = stripped::learn(elf, options);
                     let unknown = Gap::NotRecognised { what: "SSL_CTX_new" };
                     (learnt, settings, plan, LearntMarks::unknown(unknown))
                 }

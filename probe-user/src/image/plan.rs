@@ -1,32 +1,28 @@
-//! Where probes stand: behind the increments, or at function entries, and where
+//! Where probes stand: behind increments, or at function entries, and where
 //! a context dies. Each on an instruction that the kernel emulates (on aarch64,
 //! where none is near, on one that it executes out of line), at a boundary that
 //! decoding from the function's start proves.
 
-use std::{collections::BTreeSet, ops::Range, rc::Rc};
+use std::{ops::Range, rc::Rc};
 
 use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD};
 
 use super::{
     calls,
-    code::{
-        flow::{Function, Origin},
-        instruction::{Control, Effect, Instruction},
-    },
+    code::{flow::Function, instruction::Instruction},
     elf::Elf,
     follows::{self, Placed},
     functions::Functions,
     gap::{FieldGap, Gap},
     increments::{IncrementSite, MAX_SITES},
     layout::Layout,
+    place::{first_emulated, first_stepped, holders, straight},
     point::{Argument, ProbeKind, ProbePoint, point},
     proof::ContextValue,
     sources::{self, CounterChange, On},
+    switch,
     unwind::FunctionRanges,
 };
-
-/// Instructions behind an increment among which a probe point is looked for.
-const REACH: usize = 48;
 
 /// Functions that are given a context, and which of their arguments it is.
 const ENTRIES: [(&str, usize); 4] = [
@@ -35,6 +31,9 @@ const ENTRIES: [(&str, usize); 4] = [
     ("SSL_CTX_add_session", 0),
     ("SSL_CTX_remove_session", 0),
 ];
+
+/// The two of these through which every connection gets its contexts.
+const GIVING: usize = 2;
 
 /// Functions that are given a connection, as the first argument.
 const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
@@ -52,6 +51,58 @@ pub enum PlanChoice {
     Entry,
 }
 
+/// What has a probe. Fewer probes are fewer hits; the values are read from the
+/// memory of the process, at the latest as it ends, where the kernel still shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProbePoints {
+    /// The start of a handshake: one hit for each. No context counts before one.
+    #[default]
+    Starts,
+    /// The start and the completion of a handshake: two hits.
+    Handshakes,
+    /// Every change of a counter: what the last probe saw is what a process had, even
+    /// if nobody can read its memory as it ends.
+    All,
+}
+
+impl ProbePoints {
+    /// Whether the changes of a counter have probes.
+    fn include(self, counter: Counter) -> bool {
+        match self {
+            Self::Starts => is_start(counter),
+            Self::Handshakes => {
+                is_start(counter) || matches!(counter, Counter::ConnectGood | Counter::AcceptGood)
+            }
+            Self::All => true,
+        }
+    }
+
+    fn action(self) -> Action {
+        if self == Self::All { Action::Mirror } else { Action::Meet }
+    }
+}
+
+/// Counted as a handshake starts: `tls_setup_handshake`, and `final_server_name`,
+/// which takes an `accept` from one context and gives it to another.
+fn is_start(counter: Counter) -> bool {
+    matches!(
+        counter,
+        Counter::Connect
+            | Counter::ConnectRenegotiate
+            | Counter::Accept
+            | Counter::AcceptRenegotiate
+    )
+}
+
+/// Which probes to plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Where they may stand.
+    pub choice: PlanChoice,
+    /// What has one.
+    pub points: ProbePoints,
+}
+
 /// The probe points of a library, and what could not be had.
 #[derive(Clone, Debug, Default)]
 pub struct ProbePlan {
@@ -59,6 +110,8 @@ pub struct ProbePlan {
     pub points: Vec<ProbePoint>,
     /// What is missing, and why.
     pub gaps: Vec<FieldGap>,
+    /// Whether every change of a counter has a probe.
+    pub sees_changes: bool,
 }
 
 impl ProbePlan {
@@ -106,24 +159,40 @@ pub fn asked_for(elf: &Elf, ranges: &FunctionRanges<'_>) -> impl Iterator<Item =
 
 /// Plans the probes of a library whose layout is known.
 #[must_use]
-pub fn plan(mut functions: Functions<'_>, layout: &Layout, choice: PlanChoice) -> ProbePlan {
+pub fn plan(mut functions: Functions<'_>, layout: &Layout, options: PlanOptions) -> ProbePlan {
     if block_layout(layout).is_none() {
         return ProbePlan::default();
     }
     let found = layout.block().map(|block| functions.increments(block));
-    plan_behind(functions, layout, found.as_deref().unwrap_or_default(), choice)
+    plan_behind(functions, layout, found.as_deref().unwrap_or_default(), options)
 }
 
 /// Plans the probes of a library whose increments are known already.
 #[must_use]
-pub fn plan_behind<'e>(
-    functions: Functions<'e>,
-    layout: &'e Layout,
+pub fn plan_behind(
+    mut functions: Functions<'_>,
+    layout: &Layout,
     found: &[IncrementSite],
-    choice: PlanChoice,
+    options: PlanOptions,
 ) -> ProbePlan {
+    let plan = make(&mut functions, layout, found, options);
+    if options.points == ProbePoints::All || plan.sees_deaths() {
+        return plan;
+    }
+    // Without the end of a context, the next one at its address is taken for it: then
+    // the counters have to tell.
+    make(&mut functions, layout, found, PlanOptions { points: ProbePoints::All, ..options })
+}
+
+fn make(
+    functions: &mut Functions<'_>,
+    layout: &Layout,
+    found: &[IncrementSite],
+    options: PlanOptions,
+) -> ProbePlan {
+    let PlanOptions { choice, points } = options;
     let elf = functions.elf();
-    let mut planner = Planner { elf, layout, functions, plan: ProbePlan::default() };
+    let mut planner = Planner { elf, layout, functions, points, plan: ProbePlan::default() };
     planner.look_for_jumps(found);
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
     let complete =
@@ -131,18 +200,20 @@ pub fn plan_behind<'e>(
     if !complete {
         planner.entries();
     }
+    planner.plan.sees_changes = complete && points == ProbePoints::All;
     planner.death();
     planner.plan
 }
 
-struct Planner<'e> {
+struct Planner<'p, 'e> {
     elf: &'e Elf,
-    layout: &'e Layout,
-    functions: Functions<'e>,
+    layout: &'p Layout,
+    functions: &'p mut Functions<'e>,
+    points: ProbePoints,
     plan: ProbePlan,
 }
 
-impl Planner<'_> {
+impl Planner<'_, '_> {
     /// Looks for the jumps into all functions that will be asked for, in one pass.
     fn look_for_jumps(&mut self, found: &[IncrementSite]) {
         let named = asked_for(self.elf, self.functions.ranges());
@@ -151,7 +222,8 @@ impl Planner<'_> {
         self.functions.prepare(&functions);
     }
 
-    /// Places a probe behind every increment; says whether none is missing.
+    /// Places a probe behind every increment that is to have one; says whether none is
+    /// missing.
     fn increments(&mut self, found: &[IncrementSite]) -> bool {
         let sites: Vec<(Counter, Vec<&IncrementSite>)> =
             COUNTERS.into_iter().map(|counter| (counter, self.sites(found, counter))).collect();
@@ -163,7 +235,7 @@ impl Planner<'_> {
             let reason = Gap::NotThoseOfTheSources;
             self.plan.gaps.push(FieldGap { field: "probe:births".to_owned(), reason });
         }
-        let mut placed = Vec::new();
+        let mut probes: Vec<(&IncrementSite, Option<usize>)> = Vec::new();
         for (counter, sites) in sites {
             let field = format!("probe:{}", counter.name());
             let expected = expected(counter);
@@ -174,10 +246,19 @@ impl Planner<'_> {
                 complete = false;
                 continue;
             }
+            if !self.points.include(counter) {
+                probes.extend(sites.into_iter().map(|site| (site, None)));
+                continue;
+            }
+            // Where not every change has a probe, one that makes no record is of no use.
+            if !agree && self.points != ProbePoints::All {
+                complete = false;
+                continue;
+            }
             for site in sites {
                 match self.behind(site, agree) {
                     Ok(point) => {
-                        placed.push((site, self.plan.points.len()));
+                        probes.push((site, Some(self.plan.points.len())));
                         self.plan.points.push(point);
                     }
                     Err(why) => {
@@ -188,31 +269,73 @@ impl Planner<'_> {
                 }
             }
         }
+        if complete && self.points == ProbePoints::Starts {
+            complete = self.switched(&mut probes);
+        }
         if complete {
-            self.follow(&placed);
+            self.follow(&probes);
         }
         complete
     }
 
-    /// Notes which hits say for certain what was counted: only if every increment
-    /// has a probe.
-    fn follow(&mut self, placed: &[(&IncrementSite, usize)]) {
+    /// A context that a connection was switched to counts its completion without
+    /// having counted a start, if that was not done by the servername callback: so
+    /// the switch has a probe, or else the completion.
+    fn switched(&mut self, probes: &mut [(&IncrementSite, Option<usize>)]) -> bool {
+        match self.switch() {
+            Ok(point) => self.plan.points.push(point),
+            Err(reason) => {
+                let completion =
+                    probes.iter_mut().find(|(site, _)| site.counter == Counter::AcceptGood);
+                let Some((site, probe)) = completion else { return false };
+                let Ok(point) = self.behind(site, true) else {
+                    let field = "probe:SSL_set_SSL_CTX".to_owned();
+                    self.plan.gaps.push(FieldGap { field, reason });
+                    return false;
+                };
+                *probe = Some(self.plan.points.len());
+                self.plan.points.push(point);
+            }
+        }
+        true
+    }
+
+    /// Where a connection is given another context.
+    fn switch(&mut self) -> Result<ProbePoint, Gap> {
+        let (elf, layout) = (self.elf, self.layout);
+        let name = ENTRIES[1].0;
+        let symbol =
+            elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
+        let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
+        let function =
+            self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
+        let (instruction, argument) =
+            switch::find(&function, layout, elf.processor().convention()).map_err(refused)?;
+        let action = self.points.action();
+        point(elf, ProbeKind::Switch, name.to_owned(), &instruction, argument, action)
+            .map_err(refused)
+    }
+
+    /// Notes which hits say for certain what was counted.
+    fn follow(&mut self, probes: &[(&IncrementSite, Option<usize>)]) {
         let functions: Option<Vec<Rc<Function>>> =
-            placed.iter().map(|(site, _)| self.function(site.function.start)).collect();
+            probes.iter().map(|(site, _)| self.function(site.function.start)).collect();
         let Some(functions) = functions else { return };
-        let placed_at: Vec<Placed<'_>> = placed
+        let placed: Vec<Placed<'_>> = probes
             .iter()
             .zip(&functions)
             .map(|((site, point), function)| Placed {
                 function,
                 site,
-                probe: self.plan.points[*point].address,
+                probe: point.map(|point| self.plan.points[point].address),
                 context: ContextValue::at_increment(function, site, self.layout, true),
             })
             .collect();
-        let certain = follows::certain(&placed_at);
-        for ((site, point), certain) in placed.iter().zip(certain) {
-            self.plan.points[*point].follows = certain.then_some(site.counter);
+        let certain = follows::certain(&placed);
+        for ((site, point), certain) in probes.iter().zip(certain) {
+            if let Some(point) = point {
+                self.plan.points[*point].follows = certain.then_some(site.counter);
+            }
         }
     }
 
@@ -280,8 +403,8 @@ impl Planner<'_> {
             Ok(found) => found,
             Err(why) => first_stepped(&function, increment.end(), argument).ok_or(why)?,
         };
-        let kind = ProbeKind::Increment(site.counter);
-        point(elf, kind, name, &instruction, argument, Action::Mirror)
+        let (kind, action) = (ProbeKind::Increment(site.counter), self.points.action());
+        point(elf, kind, name, &instruction, argument, action)
     }
 
     /// Probes at the entries of functions that are given contexts.
@@ -292,8 +415,21 @@ impl Planner<'_> {
             dereference: None,
             creates: true,
         };
+        let action = self.points.action();
+        // Every context of a connection comes through the first two: nothing else is
+        // needed then.
+        if self.points != ProbePoints::All {
+            let giving: Result<Vec<ProbePoint>, Gap> = ENTRIES[..GIVING]
+                .iter()
+                .map(|(name, at)| self.at_entry(name, ProbeKind::Entry, context(*at), action))
+                .collect();
+            if let Ok(points) = giving {
+                self.plan.points = points;
+                return;
+            }
+        }
         for (function, argument) in ENTRIES {
-            self.entry(function, ProbeKind::Entry, context(argument), Action::Mirror);
+            self.entry(function, ProbeKind::Entry, context(argument), action);
         }
         // What `SSL_get_SSL_CTX` loads is a context, whatever the object is;
         // `session_ctx` is one in a TLS connection only, so it creates nothing.
@@ -303,7 +439,7 @@ impl Planner<'_> {
                 let Some(field) = field else { continue };
                 let argument =
                     Argument { register: arguments[0], dereference: Some(field), creates };
-                self.entry(function, ProbeKind::Entry, argument, Action::Mirror);
+                self.entry(function, ProbeKind::Entry, argument, action);
             }
         }
     }
@@ -379,90 +515,5 @@ impl Planner<'_> {
 
     fn name(&self, start: u64) -> String {
         self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
-    }
-}
-
-/// The first emulated instruction on the way from a place at which the context
-/// can be had, and how.
-fn first_emulated(
-    function: &Function,
-    mut at: u64,
-    argument: impl Fn(&[Instruction], u64) -> Option<Argument>,
-) -> Result<(Instruction, Argument), &'static str> {
-    let mut passed = Vec::new();
-    for _ in 0..REACH {
-        let instruction = *function.at(at).ok_or("the path leaves the function")?;
-        if instruction.emulated
-            && let Some(argument) = argument(&passed, at)
-        {
-            return Ok((instruction, argument));
-        }
-        passed.push(instruction);
-        at = match instruction.control {
-            Control::Next | Control::CallThrough(_) => instruction.end(),
-            Control::Call(_) if instruction.emulated => instruction.end(),
-            Control::Jump(target) if instruction.emulated => target,
-            Control::Branch(_) if instruction.emulated => {
-                return Err("the context is in no register when the path forks");
-            }
-            _ => return Err("the function ends first"),
-        };
-    }
-    Err("too far away")
-}
-
-/// The first instruction on the way from a place that may be executed out of
-/// line, and at which the context can be had.
-fn first_stepped(
-    function: &Function,
-    at: u64,
-    argument: impl Fn(&[Instruction], u64) -> Option<Argument>,
-) -> Option<(Instruction, Argument)> {
-    let path = straight(function, at);
-    let mut steppable = path.iter().enumerate().filter(|(_, instruction)| instruction.steppable);
-    steppable.find_map(|(index, instruction)| {
-        Some((*instruction, argument(&path[..index], instruction.address)?))
-    })
-}
-
-/// The instructions from a place to the first that may go elsewhere.
-fn straight(function: &Function, mut at: u64) -> Vec<Instruction> {
-    let mut path = Vec::new();
-    while let Some(instruction) = function.at(at).filter(|_| path.len() < REACH) {
-        path.push(*instruction);
-        if instruction.control != Control::Next {
-            break;
-        }
-        at = instruction.end();
-    }
-    path
-}
-
-/// The registers that hold an argument somewhere on the way into a function.
-fn holders(function: &Function, path: &[Instruction], argument: usize) -> Vec<Holder> {
-    let mut holders = vec![Holder { register: argument, from: Origin::Entry }];
-    for instruction in path {
-        if let Effect::Copy { to, from } = instruction.effect
-            && holders
-                .iter()
-                .any(|h| h.register == from && h.holds_at(function, instruction.address))
-        {
-            holders.push(Holder { register: to, from: Origin::Assignment(instruction.address) });
-        }
-    }
-    holders
-}
-
-/// A register that holds an argument of a function.
-struct Holder {
-    register: usize,
-    /// The function's entry, or a copy of another holder.
-    from: Origin,
-}
-
-impl Holder {
-    /// Whether it does so at a place, whatever way leads there.
-    fn holds_at(&self, function: &Function, at: u64) -> bool {
-        function.reaching(self.register, at) == BTreeSet::from([self.from])
     }
 }

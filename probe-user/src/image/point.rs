@@ -11,6 +11,8 @@ pub enum ProbeKind {
     Increment(Counter),
     /// At the entry of a function that is given a context or a connection.
     Entry,
+    /// Where a connection is given another context.
+    Switch,
     /// At the entry of the function that flushes a dying context's cache.
     Death,
 }
@@ -22,6 +24,7 @@ impl ProbeKind {
         match self {
             Self::Increment(_) => "increment",
             Self::Entry => "entry",
+            Self::Switch => "switch",
             Self::Death => "death",
         }
     }

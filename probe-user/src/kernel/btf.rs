@@ -142,6 +142,10 @@ pub struct TaskOffsets {
     pub tgid: u32,
     /// `mm`.
     pub mm: u32,
+    /// `signal`.
+    pub signal: u32,
+    /// `signal_struct.nr_threads`.
+    pub threads: u32,
     /// `flags`.
     pub flags: u32,
     /// `mm_struct.exe_file`.
@@ -172,6 +176,8 @@ impl TaskOffsets {
             start_boottime: offset("start_boottime"),
             tgid: offset("tgid"),
             mm: offset("mm"),
+            signal: offset("signal"),
+            threads: of("signal_struct", "nr_threads"),
             flags: offset("flags"),
             exe_file: of("mm_struct", "exe_file"),
             inode: of("file", "f_inode"),

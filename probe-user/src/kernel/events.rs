@@ -39,8 +39,12 @@ pub enum End {
         /// Whether the values are final.
         final_values: bool,
     },
-    /// The process executed another program; the values are what was last seen.
-    Executed,
+    /// The process executed another program; `final_values`: it was looked at just
+    /// before, and no other thread was left, else the values are what was last seen.
+    Executed {
+        /// Whether the values are final.
+        final_values: bool,
+    },
 }
 
 impl Lifecycle {
@@ -56,7 +60,10 @@ impl Lifecycle {
             EventKind::ExitMirrored => {
                 Self::Ended(key, record, End::Exited { final_values: false })
             }
-            EventKind::ExecMirrored => Self::Ended(key, record, End::Executed),
+            EventKind::ExecMirrored => {
+                let final_values = record.flags & record_flags::LAST != 0;
+                Self::Ended(key, record, End::Executed { final_values })
+            }
             EventKind::ProcessExec => Self::Executed { tgid },
             EventKind::ThreadExit => Self::ThreadExited { tgid },
         })
@@ -71,8 +78,8 @@ pub fn unreported_end(record: &ContextRecord) -> Option<End> {
     } else if record.flags & record_flags::REFERENCES_KNOWN != 0 && record.block.references == 0 {
         Some(End::Freed)
     } else {
-        // It ended with its process; whether it was looked at is not recorded.
-        Some(End::Exited { final_values: false })
+        // It ended with its process.
+        Some(End::Exited { final_values: record.flags & record_flags::LAST != 0 })
     }
 }
 

@@ -96,7 +96,17 @@ pub struct Kernel {
     pub(super) losses: PerCpuArray<MapData, u64>,
     pub(super) lifecycle: RingBuf<MapData>,
     pub(super) attachments: Attachments,
-    exit_is_final: bool,
+    last_looks: LastLooks,
+}
+
+/// At which ends of a process the kernel still shows its memory: then the last
+/// values of its contexts are final, else what the last probe saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastLooks {
+    /// When it exits (Linux 6.16).
+    pub exit: bool,
+    /// When it executes another program (6.10).
+    pub exec: bool,
 }
 
 impl Kernel {
@@ -130,7 +140,7 @@ impl Kernel {
                 .inspect_err(|error| debug!(%error, "probes are attached one by one"))
                 .ok(),
         };
-        let exit_is_final = attach_tracepoints(&mut ebpf, &btf)?;
+        let last_looks = attach_tracepoints(&mut ebpf, &btf)?;
         let contexts = map(&mut ebpf, names::CONTEXTS)?;
         let Map::HashMap(data) = &contexts else {
             return Err(LoadError::Incomplete(names::CONTEXTS));
@@ -148,15 +158,14 @@ impl Kernel {
             attachments: Attachments::default(),
             ebpf,
             multi,
-            exit_is_final,
+            last_looks,
         })
     }
 
-    /// Whether the exit of a process still shows its memory (Linux 6.16): then
-    /// the values of an exited process are final, else the last that a probe saw.
+    /// At which ends of a process its memory can still be read.
     #[must_use]
-    pub fn exit_is_final(&self) -> bool {
-        self.exit_is_final
+    pub fn last_looks(&self) -> LastLooks {
+        self.last_looks
     }
 
     /// Lets the log lines of the BPF programs through to `tracing`.
@@ -180,6 +189,8 @@ fn load_probe(btf: &Btf, options: &LoadOptions, at: &TaskOffsets) -> Result<Ebpf
         (names::TASK_START_BOOTTIME, &at.start_boottime),
         (names::TASK_TGID, &at.tgid),
         (names::TASK_MM, &at.mm),
+        (names::TASK_SIGNAL, &at.signal),
+        (names::SIGNAL_THREADS, &at.threads),
         (names::TASK_FLAGS, &at.flags),
         (names::MM_EXE_FILE, &at.exe_file),
         (names::FILE_INODE, &at.inode),
@@ -212,8 +223,8 @@ where
         .map_err(|source| LoadError::Program { name, source })
 }
 
-/// Attaches what watches processes; says whether exits show final values.
-fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<bool, LoadError> {
+/// Attaches what watches processes; says which of their ends show final values.
+fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<LastLooks, LoadError> {
     let mut attach = |name: &'static str, tracepoint: &str| -> Result<(), LoadError> {
         let program: &mut BtfTracePoint = program(ebpf, name)?;
         program
@@ -223,7 +234,7 @@ fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<bool, LoadError> {
     };
     // Before 6.16 the tracepoint has no second argument, and the verifier
     // refuses the program that reads it.
-    let exit_is_final = match attach(names::PROCESS_EXIT, "sched_process_exit") {
+    let exit = match attach(names::PROCESS_EXIT, "sched_process_exit") {
         Ok(()) => true,
         Err(error) => {
             debug!(%error, "the exit of a process does not show its memory");
@@ -233,8 +244,8 @@ fn attach_tracepoints(ebpf: &mut Ebpf, btf: &Btf) -> Result<bool, LoadError> {
     };
     attach(names::PROCESS_EXEC, "sched_process_exec")?;
     attach(names::PROCESS_FORK, "sched_process_fork")?;
-    if let Err(error) = attach(names::PREPARE_EXEC, "sched_prepare_exec") {
+    let exec = attach(names::PREPARE_EXEC, "sched_prepare_exec").inspect_err(|error| {
         warn!(%error, "no last look before exec: values of a program that execs may lag");
-    }
-    Ok(exit_is_final)
+    });
+    Ok(LastLooks { exit, exec: exec.is_ok() })
 }

@@ -15,6 +15,6 @@ mod syscall;
 pub use self::{
     attach::{AttachError, LinkChoice},
     events::Lifecycle,
-    load::{Kernel, LoadError, LoadOptions},
+    load::{Kernel, LastLooks, LoadError, LoadOptions},
     mappings::{Mappings, MappingsError},
 };

@@ -21,7 +21,7 @@ use sslsess::{
         registry::Retention,
     },
     export::metrics,
-    image::PlanChoice,
+    image::PlanOptions,
     kernel::LinkChoice,
     snapshot::{OVERFLOW, Snapshot},
 };
@@ -163,7 +163,7 @@ fn workers_of_a_master_that_counts_nothing_count_their_own() {
 fn options(group_by: GroupBy) -> AgentOptions {
     AgentOptions {
         pids: HashSet::new(),
-        plan: PlanChoice::Auto,
+        plan: PlanOptions::default(),
         links: LinkChoice::Auto,
         max_contexts: 1024,
         retention: Retention { ended: 1024, time: Duration::ZERO },

@@ -94,9 +94,60 @@ fn an_exec_ends_all_contexts() {
     });
     for told in told {
         let seen = contexts.iter().find(|seen| seen["ctx"] == told.ctx).expect("it is kept");
-        assert_eq!(seen["source"], "probe");
+        assert_eq!(seen["source"], "final");
         for (name, value) in told.stats {
             assert_eq!(seen["stats"][&name], value, "{name} of {}", told.ctx);
+        }
+    }
+}
+
+/// What another thread counts after the last look before an exec, nobody sees unless
+/// a probe does: then nothing is shown.
+#[test]
+fn an_exec_beside_a_thread_leaves_a_gap_or_what_the_probes_saw() {
+    unread_at_the_end("exec_beside_a_thread sleep 1000", "freed");
+}
+
+/// The memory of a process may be unreadable as it ends: it is not shown then, unless
+/// every change had a probe.
+#[test]
+fn memory_that_cannot_be_read_at_the_end_is_a_gap_or_what_the_probes_saw() {
+    unread_at_the_end("hide_and_die", "exited");
+}
+
+fn unread_at_the_end(command: &str, state: &str) {
+    let (starts, all) = (Agent::shared(Plan::Auto), Agent::shared(Plan::All));
+    let mut oracle = Oracle::start(Language::Python);
+    starts.wait_until_attached();
+    all.wait_until_attached();
+    oracle.ask("run tls12_session_ids");
+    let told = oracle.told();
+    let pid = oracle.pid();
+    assert_equal(starts, pid, &told, Expect::Live);
+    oracle.tell(command);
+    let ended = |agent: &Agent| {
+        eventually("the contexts end", || {
+            let contexts = agent.contexts_of(pid);
+            contexts.iter().all(|context| context["state"] == state).then_some(contexts)
+        })
+    };
+    let unread = ended(starts);
+    assert_eq!(unread.len(), 2);
+    for seen in unread {
+        let stats = seen["stats"].as_object().expect("an object");
+        assert!(stats.values().all(Value::is_null), "{seen:#}");
+    }
+    let snapshot = starts.snapshot();
+    let gaps = snapshot["gaps"].as_array().expect("an array of gaps");
+    let of_it = gaps.iter().filter(|gap| gap["pid"] == pid);
+    let reasons: Vec<&str> = of_it.filter_map(|gap| gap["reason"].as_str()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("--probe-points all")), "{reasons:?}");
+    let mirrored = ended(all);
+    for told in told {
+        let seen = mirrored.iter().find(|seen| seen["ctx"] == told.ctx).expect("it is kept");
+        assert_eq!(seen["source"], "probe");
+        for counter in told.stats.iter().filter(|(name, _)| *name != "number") {
+            assert_eq!(seen["stats"][counter.0], *counter.1, "{} of {}", counter.0, told.ctx);
         }
     }
 }

@@ -17,7 +17,7 @@ use sslsess::{
     agent::{Agent, AgentOptions, idle::ScanOptions, watch::Outcome},
     context::{groups::GroupBy, registry::Retention},
     host::{LiveMemory, ProcessMemory},
-    image::PlanChoice,
+    image::PlanOptions,
     kernel::LinkChoice,
     snapshot::{GroupSnapshot, Source, State},
 };
@@ -81,7 +81,7 @@ fn freed_during_a_look(before_the_read: bool) {
     };
     let options = AgentOptions {
         pids: HashSet::from([pid]),
-        plan: PlanChoice::Auto,
+        plan: PlanOptions::default(),
         links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: None,
@@ -140,7 +140,7 @@ fn freed_during_an_adoption(reads: usize) {
     let scan = ScanOptions { limit: Duration::from_secs(300), progress: Arc::default() };
     let options = AgentOptions {
         pids: HashSet::from([pid]),
-        plan: PlanChoice::Auto,
+        plan: PlanOptions::default(),
         links: LinkChoice::Auto,
         max_contexts: 1024,
         scan: Some(scan),

@@ -44,6 +44,12 @@ scenarios! {
     perl_sigterm: Perl, Auto, Ending::Signal(Signal::SIGTERM);
     perl_sigkill: Perl, Auto, Ending::Signal(Signal::SIGKILL);
 
+    python_freed_with_all_probes: Python, All, Ending::Freed;
+    python_exit_with_all_probes: Python, All, Ending::Exit;
+    python_sigkill_with_all_probes: Python, All, Ending::Signal(Signal::SIGKILL);
+    perl_freed_with_all_probes: Perl, All, Ending::Freed;
+    perl_exit_with_all_probes: Perl, All, Ending::Exit;
+
     python_freed_with_entry_probes: Python, Entry, Ending::Freed;
     python_exit_with_entry_probes: Python, Entry, Ending::Exit;
     python_sigterm_with_entry_probes: Python, Entry, Ending::Signal(Signal::SIGTERM);

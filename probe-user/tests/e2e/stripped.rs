@@ -9,7 +9,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sslsess::image::{
-    Companion, Elf, Image, PlanChoice, ProbeKind, stripped, unwind::FunctionRanges,
+    Companion, Elf, Image, PlanChoice, PlanOptions, ProbeKind, ProbePoints, stripped,
+    unwind::FunctionRanges,
 };
 use tempfile::TempDir;
 
@@ -20,6 +21,9 @@ use crate::support::{
     oracle::{ORACLES, Oracle},
     run,
 };
+
+/// A probe behind every increment.
+const ALL: PlanOptions = PlanOptions { choice: PlanChoice::Auto, points: ProbePoints::All };
 
 /// Everything in one file, at a fixed address.
 const STATIC: &[&str] = &["-static", "-no-pie", "-lssl", "-lcrypto"];
@@ -52,7 +56,7 @@ fn elf(path: &Path) -> Elf {
 }
 
 fn learn(elf: &Elf) -> Image {
-    Image::learn(PathBuf::from("a program"), elf, &Companion::Within, PlanChoice::Auto)
+    Image::learn(PathBuf::from("a program"), elf, &Companion::Within, ALL)
 }
 
 #[derive(Clone, Copy)]

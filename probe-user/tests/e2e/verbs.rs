@@ -97,8 +97,12 @@ fn explain_keeps_its_contract() {
     assert!(layout.values().all(Value::is_u64), "{layout:?}");
     let probes = of_file["probes"].as_array().expect("an array");
     let of_kind = |kind: &str| probes.iter().filter(|probe| probe["kind"] == kind).count();
-    assert_eq!((of_kind("increment"), of_kind("death"), of_kind("entry")), (15, 1, 0));
+    assert_eq!((of_kind("increment"), of_kind("switch"), of_kind("death")), (6, 1, 1));
     assert!(probes.iter().all(|probe| probe["class"] == "emulated"));
+    let all = json(&["explain", "--json", "--probe-points", "all", file]);
+    let all = all["probes"].as_array().expect("an array");
+    let of_kind = |kind: &str| all.iter().filter(|probe| probe["kind"] == kind).count();
+    assert_eq!((of_kind("increment"), of_kind("switch"), of_kind("death")), (15, 0, 1));
     let entry = json(&["explain", "--json", "--probe-plan", "entry", file]);
     let kinds: Vec<_> =
         entry["probes"].as_array().expect("an array").iter().map(|p| &p["kind"]).collect();

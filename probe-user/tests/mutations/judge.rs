@@ -6,7 +6,10 @@ use std::{
 };
 
 use probe_common::COUNTERS;
-use sslsess::image::{Companion, Elf, Image, Layout, PlanChoice};
+use sslsess::image::{Companion, Elf, Image, Layout, PlanChoice, PlanOptions, ProbePoints};
+
+/// A probe behind every increment.
+const ALL: PlanOptions = PlanOptions { choice: PlanChoice::Auto, points: ProbePoints::All };
 
 /// The offsets of a library, by the names that `explain --json` has for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +75,8 @@ pub(crate) enum Verdict {
 
 /// What is learnt of a library; `None` if it is not taken for one.
 pub(crate) fn learn(library: &Elf, companion: &Companion<'_>) -> Option<Image> {
-    Image::is_openssl(library).then(|| {
-        Image::learn(Path::new("mutant").to_path_buf(), library, companion, PlanChoice::Auto)
-    })
+    Image::is_openssl(library)
+        .then(|| Image::learn(Path::new("mutant").to_path_buf(), library, companion, ALL))
 }
 
 /// Judges a library that was changed, or whose companion was.

@@ -58,7 +58,7 @@ pub(super) fn compare(agent: &Path, directory: &Path) -> anyhow::Result<Compared
         .with_context(|| format!("{} has no library.json", directory.display()))?;
     let file = directory.join(&library.file);
     let output = Command::new(agent)
-        .args(["explain", "--json"])
+        .args(["explain", "--json", "--probe-points", "all"])
         .arg(&file)
         .output()
         .with_context(|| format!("cannot run {}", agent.display()))?;

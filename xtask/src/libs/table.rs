@@ -47,8 +47,8 @@ that built the library, reading the declarations that it was built from;
 Offsets are in bytes. The eleven counters are `int`s in a row; the column has
 the first and the last, unless one is missing. `—` is a gap: not known, and so
 not shown, for the reason that stands [below](#gaps). *Increments* are those, of
-the fifteen in the sources, that have a probe behind them; where one is missing,
-probes at the entries of functions stand in. Of the settings it is said how
+the fifteen in the sources, that have a probe behind them with `--probe-points all`;
+where one is missing, probes at the entries of functions stand in. Of the settings it is said how
 many are known.
 
 ";

@@ -91,10 +91,17 @@ impl Images {
         })
     }
 
-    /// Whether counters of this image change without a probe: its probes stand
-    /// at function entries.
+    /// Whether counters of this image change without a probe that sees it: what the
+    /// last probe saw need not be what a context had.
     #[must_use]
     pub fn changes_unseen(&self, image: u32) -> bool {
+        self.images.get(&image).is_some_and(|image| !image.plan.sees_changes)
+    }
+
+    /// Whether the probes of this image stand at function entries, where nothing has
+    /// been counted yet.
+    #[must_use]
+    pub fn is_entered(&self, image: u32) -> bool {
         let at_entries =
             |image: &Image| image.plan.points.iter().any(|p| p.kind == ProbeKind::Entry);
         self.images.get(&image).is_some_and(at_entries)

@@ -57,7 +57,7 @@ fn meet(images: &mut Images, look: &Look) {
 }
 
 fn images() -> Images {
-    Images::new(PlanChoice::Auto, Duration::ZERO)
+    Images::new(PlanOptions::default(), Duration::ZERO)
 }
 
 /// What is learnt of a file stays, however many processes map it and under

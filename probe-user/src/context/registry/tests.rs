@@ -15,6 +15,7 @@ fn record(born_ns: u64, hits: i32) -> ContextRecord {
         born_ns,
         observed_ns: born_ns,
         hits: 1,
+        hit_ns: born_ns,
         block,
         image: 1,
         flags: 0,
@@ -43,7 +44,7 @@ fn origin(begins: Begins) -> Origin {
         start_time_ticks: Some(1234),
         ..ProcessFacts::default()
     };
-    Origin { facts: Arc::new(facts), library: String::new(), begins }
+    Origin { facts: Arc::new(facts), library: String::new(), begins, lags: false }
 }
 
 fn inherited(counters: [i32; 11]) -> Origin {

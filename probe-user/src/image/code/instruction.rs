@@ -117,6 +117,15 @@ pub enum Effect {
         /// Bytes loaded.
         width: u8,
     },
+    /// All of a register goes to memory that no index picks.
+    Store {
+        /// The register.
+        from: usize,
+        /// The register that the address is counted from.
+        base: usize,
+        /// The distance from that register.
+        displacement: i64,
+    },
     /// A register is made a constant address of the file.
     Address {
         /// The assigned register.

@@ -30,7 +30,7 @@ use super::{
     gap::{FieldGap, Gap},
     increments::IncrementSite,
     layout::LearntLayout,
-    plan::{self, PlanChoice, ProbePlan},
+    plan::{self, PlanOptions, ProbePlan},
     settings::{self, LearntSettings},
     unwind::FunctionRanges,
 };
@@ -80,7 +80,7 @@ pub fn names_a_source_file(bytes: &[u8]) -> bool {
 /// Learns the OpenSSL in a file that does not name its functions: where the values
 /// are, where the settings are, and where probes stand.
 #[must_use]
-pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, ProbePlan) {
+pub fn learn(elf: &Elf, options: PlanOptions) -> (LearntLayout, LearntSettings, ProbePlan) {
     let ranges = FunctionRanges::read(elf);
     match recognise(elf, &ranges) {
         Ok(found) => {
@@ -90,7 +90,7 @@ pub fn learn(elf: &Elf, choice: PlanChoice) -> (LearntLayout, LearntSettings, Pr
             let mut settings = settings::learn(&named, &learnt.layout, Family::OpenSsl);
             let evidence = learnt.evidence.iter_mut().chain(&mut settings.evidence);
             evidence::name_functions(evidence, &ranges);
-            let plan = plan::plan_behind(code, &learnt.layout, &found.increments, choice);
+            let plan = plan::plan_behind(code, &learnt.layout, &found.increments, options);
             (learnt, settings, plan)
         }
         Err(reason) => {
@@ -160,7 +160,7 @@ mod tests {
         assert!(!names_a_source_file(b"../ssl/statem/statem.c\0statem_lib.c\0"));
         let elf = Elf::open(Path::new("/proc/self/exe")).expect("the test itself");
         assert_eq!(is_suspected(&elf), cfg!(target_arch = "x86_64"));
-        let (learnt, _, plan) = learn(&elf, PlanChoice::Auto);
+        let (learnt, _, plan) = learn(&elf, PlanOptions::default());
         assert!(learnt.layout.block().is_none() && plan.points.is_empty());
         assert!(matches!(
             learnt.gaps.as_slice(),

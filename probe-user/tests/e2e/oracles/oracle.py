@@ -22,6 +22,10 @@ for _function in ("sess_set_new_cb", "sess_set_get_cb", "sess_set_remove_cb"):
 for _function in ("sess_get_new_cb", "sess_get_get_cb", "sess_get_remove_cb"):
     getattr(LIBSSL, f"SSL_CTX_{_function}").argtypes = [ctypes.c_void_p]
     getattr(LIBSSL, f"SSL_CTX_{_function}").restype = ctypes.c_void_p
+LIBSSL.SSL_set_SSL_CTX.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+LIBSSL.SSL_set_SSL_CTX.restype = ctypes.c_void_p
+LIBSSL.SSL_CTX_set_cert_cb.argtypes = [ctypes.c_void_p] * 3
+CERT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 SSL_CTRL_SET_SESS_CACHE_SIZE = 42
 SSL_CTRL_GET_SESS_CACHE_SIZE = 43
 SSL_CTRL_SET_SESS_CACHE_MODE = 44
@@ -35,6 +39,8 @@ TLS13 = ssl.TLSVersion.TLSv1_3
 
 # What is kept alive: (scenario, context).
 CONTEXTS = []
+# What C code calls.
+CALLBACKS = []
 
 
 def address(context):
@@ -165,6 +171,22 @@ def sni_switch(name):
         resume(pair, 2, name="b.test")
 
 
+def late_switch(name):
+    """To another context when the server name is dealt with: no `accept` is moved."""
+    for version in (TLS12, TLS13):
+        pair, other = Pair(name, version), Pair(name, version)
+        chosen = address(other.server)
+
+        def choose(side, _argument, chosen=chosen):
+            LIBSSL.SSL_set_SSL_CTX(side, chosen)
+            return 1
+
+        CALLBACKS.append(CERT_CALLBACK(choose))
+        callback = ctypes.cast(CALLBACKS[-1], ctypes.c_void_p)
+        LIBSSL.SSL_CTX_set_cert_cb(address(pair.server), callback, None)
+        resume(pair, 3)
+
+
 def hello_retry_request(name):
     pair = Pair(name, TLS13)
     # The client offers a share of X25519 first.
@@ -201,6 +223,7 @@ SCENARIOS = {
         expired,
         full_cache,
         sni_switch,
+        late_switch,
         hello_retry_request,
         failed_handshakes,
         driven_by_reads_and_writes,
@@ -246,6 +269,19 @@ def fork(count):
     while chunk := os.read(reader, 65536):
         text += chunk
     return {"child": child, "contexts": json.loads(text)}
+
+
+def hide_and_die():
+    """Is killed with memory that nobody can read: that of the contexts."""
+    libc = ctypes.CDLL(None)
+    mprotect, kill, own = libc.mprotect, libc.kill, ctypes.c_int(os.getpid())
+    mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page = 4096
+    starts = [ctypes.c_void_p(address(context) & -page) for _, context in CONTEXTS]
+    length, nothing, signal = ctypes.c_size_t(2 * page), ctypes.c_int(0), ctypes.c_int(9)
+    for start in starts:
+        mprotect(start, length, nothing)
+    kill(own, signal)
 
 
 def churn(count):
@@ -350,6 +386,11 @@ def perform(words):
             CONTEXTS.clear()
             globals().pop("LATE", None)
             gc.collect()
+        case ["hide_and_die"]:
+            hide_and_die()
+        case ["exec_beside_a_thread", *command]:
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            os.execvp(command[0], command)
         case ["exec", *command]:
             os.execvp(command[0], command)
         case ["exit"]:

@@ -16,10 +16,12 @@ use serde_json::Value;
 
 use super::{SSLSESS, eventually, spawn};
 
-/// Where probes are put: every test of values runs with both.
+/// Which probes there are: every test of values runs with the first and the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     Auto,
+    /// Behind every increment.
+    All,
     Entry,
 }
 
@@ -29,6 +31,7 @@ pub(crate) struct Agent {
 }
 
 static AUTO: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-plan", "auto"]));
+static ALL: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-points", "all"]));
 static ENTRY: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-plan", "entry"]));
 
 impl Agent {
@@ -36,6 +39,7 @@ impl Agent {
     pub(crate) fn shared(plan: Plan) -> &'static Self {
         match plan {
             Plan::Auto => &AUTO,
+            Plan::All => &ALL,
             Plan::Entry => &ENTRY,
         }
     }

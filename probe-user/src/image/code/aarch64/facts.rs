@@ -170,6 +170,11 @@ fn effect(operation: &Operation) -> Effect {
         {
             Effect::Load { to, base: Some(place.base), displacement: place.offset, width }
         }
+        Operation::Store { data: Data::One(Some(from)), place, width: 8 }
+            if place.index.is_none() && place.update.is_none() =>
+        {
+            Effect::Store { from, base: place.base, displacement: place.offset }
+        }
         Operation::LoadFixed { to: Some(to), address, width, signed: false } => {
             Effect::Load { to, base: None, displacement: address as i64, width }
         }

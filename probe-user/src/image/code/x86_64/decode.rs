@@ -130,6 +130,13 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
     let no_index = instruction.memory_index() == Register::None
         && instruction.segment_prefix() == Register::None;
     match instruction.mnemonic() {
+        Mnemonic::Mov
+            if instruction.op0_kind() == OpKind::Memory
+                && instruction.op1_kind() == OpKind::Register
+                && no_index =>
+        {
+            store(instruction).unwrap_or(Effect::Other)
+        }
         Mnemonic::Mov if instruction.op1_kind() == OpKind::Register => {
             let from = instruction.op1_register();
             match (to(), general_register(from)) {
@@ -167,6 +174,12 @@ fn effect(instruction: &iced_x86::Instruction) -> Effect {
         }
         _ => Effect::Other,
     }
+}
+
+fn store(instruction: &iced_x86::Instruction) -> Option<Effect> {
+    let from = whole_register(instruction.op1_register())?;
+    let base = whole_register(instruction.memory_base())?;
+    Some(Effect::Store { from, base, displacement: instruction.memory_displacement64() as i64 })
 }
 
 fn change(instruction: &iced_x86::Instruction) -> Option<Effect> {
