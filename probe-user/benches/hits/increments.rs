@@ -6,7 +6,7 @@ use std::path::Path;
 use probe_common::{Action, BlockLayout, Counter, OPENSSL_ORDER};
 use sslsess::{
     image::{
-        Elf,
+        Class, Elf,
         point::{Argument, ProbeKind, ProbePoint},
     },
     kernel::{Kernel, LoadOptions, floor::Floor},
@@ -89,7 +89,7 @@ pub(crate) fn measure(directory: &Path) -> (f64, bool) {
             address,
             file_offset,
             instruction: String::new(),
-            emulated: true,
+            class: Class::Jmp,
             argument,
             action: Action::Mirror,
             follows: None,
