@@ -5,6 +5,8 @@
 
 #[path = "report.rs"]
 mod report;
+#[path = "statistics.rs"]
+mod statistics;
 
 use std::{
     fs,
@@ -18,6 +20,7 @@ use sslsess::{
 };
 
 use report::{Figure, figure};
+use statistics::quartiles;
 
 /// Debian's.
 const DIRECTORY: &str = "/usr/lib/x86_64-linux-gnu";
@@ -95,12 +98,8 @@ fn measure(image: &Image, files: &[PathBuf], links: LinkChoice) -> [f64; 2] {
 
 /// Of each step, if there are any.
 fn medians(took: &[[f64; 2]]) -> Option<[f64; 2]> {
-    let middle = |step: usize| {
-        let mut times: Vec<f64> = took.iter().map(|took| took[step]).collect();
-        times.sort_unstable_by(f64::total_cmp);
-        times.get(times.len() / 2).copied()
-    };
-    Some([middle(0)?, middle(1)?])
+    let median = |step: usize| quartiles(took.iter().map(|took| took[step]))[1];
+    (!took.is_empty()).then(|| [median(0), median(1)])
 }
 
 fn ms(time: Duration) -> f64 {

@@ -1,0 +1,38 @@
+//! The libraries that a benchmark is told to look at.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use sslsess::image::{Companion, Elf, Image, PlanChoice, companion};
+
+/// Those that the command line names.
+pub(crate) fn named() -> Vec<PathBuf> {
+    // cargo adds options of its own.
+    env::args_os().skip(1).map(PathBuf::from).filter(|file| file.is_file()).collect()
+}
+
+/// What to call one. The builds of `cargo xtask libs` are all called `libssl.so`.
+pub(crate) fn label(file: &Path) -> String {
+    let is_built = file.file_name().is_some_and(|name| name == "libssl.so");
+    let named = if is_built { file.parent().unwrap_or(file) } else { file };
+    named.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Learns one, with the libcrypto beside it.
+pub(crate) fn learn(file: &Path) -> Result<Image, String> {
+    let elf = Elf::open(file).map_err(|error| error.to_string())?;
+    let name = companion::libcrypto_name(&elf).unwrap_or("libcrypto").to_owned();
+    let libcrypto = companion::find_beside(file, &name);
+    let companion = match &libcrypto {
+        Some(Ok(elf)) => Companion::Found(elf),
+        Some(Err(error)) => Companion::Unreadable(name, error.to_string()),
+        None => Companion::Missing(name),
+    };
+    let image = Image::learn(file.to_path_buf(), &elf, &companion, PlanChoice::Auto);
+    if image.learnt.evidence.is_empty() {
+        return Err("nothing was learnt of it".to_owned());
+    }
+    Ok(image)
+}
