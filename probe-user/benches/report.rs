@@ -46,9 +46,11 @@ pub(crate) fn figure(figure: &Figure<'_>) {
     file.and_then(|mut file| file.write_all(&line)).expect("the report can be written");
 }
 
-/// With three digits that count.
+/// With three digits that count, or what it is if it is whole.
 fn number(value: f64) -> String {
-    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
-    let decimals = (2.0 - magnitude).clamp(0.0, 6.0) as usize;
+    if value.fract() == 0.0 {
+        return format!("{value:.0}");
+    }
+    let decimals = (2.0 - value.abs().log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{value:.decimals$}")
 }

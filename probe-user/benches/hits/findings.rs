@@ -43,6 +43,8 @@ pub(crate) fn report(directory: &Path, builds: &[Build]) -> f64 {
     say(name, "ns", took.cost(usual), None);
     let ours = Probe::Ours((Class::Jmp, Place::Register));
     say(&format!("{name}: of ours on a jmp"), "ratio", took.ratio(usual, ours), None);
+    let without = builds.iter().filter(|build| build.pairs.is_empty()).count();
+    say("builds without probes that copy counters", "", [without as f64; 3], None);
     for build in builds {
         of_build(&took, build);
     }

@@ -286,13 +286,24 @@ impl fmt::Display for Explanation {
         for EvidenceFields { field, question, .. } in &self.witnesses {
             writeln!(f, "  {field:<20} {question}")?;
         }
-        writeln!(f, "\nProbes: {}; what each costs, of the cheapest one", self.probes.len())?;
-        if let Some(machine) = self.costs_of {
-            writeln!(f, "  (measured on {machine})")?;
+        writeln!(f, "\nProbes: {}", self.probes.len())?;
+        if !self.probes.is_empty() {
+            match self.costs_of {
+                Some(machine) => writeln!(
+                    f,
+                    "  with the instruction's class, and what a program that does nothing costs\n  \
+                     there: times the cheapest place, measured on {machine}"
+                )?,
+                None => writeln!(
+                    f,
+                    "  with the instruction's class; what it costs, was not measured on {}",
+                    self.arch
+                )?,
+            }
         }
         for probe in &self.probes {
             let what = probe.counter.unwrap_or("");
-            let cost = probe.cost.map_or("    ".to_owned(), |cost| format!("{cost:>4.1}"));
+            let cost = probe.cost.map_or("     ".to_owned(), |cost| format!("{cost:>5.2}"));
             writeln!(
                 f,
                 "  {:<9} {what:<20} {:#08x}  {:<28} {:<7} {cost}  {:<24} context in {}",
