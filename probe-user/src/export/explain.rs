@@ -296,7 +296,7 @@ impl fmt::Display for Explanation {
                 )?,
                 None => writeln!(
                     f,
-                    "  with the instruction's class; what it costs, was not measured on {}",
+                    "  with the instruction's class; what it costs was not measured on {}",
                     self.arch
                 )?,
             }
