@@ -3,10 +3,14 @@
 //! remove 800 probes one by one takes the kernel minutes). `cargo xtask bench` builds
 //! and runs it, as root.
 
+#[path = "report.rs"]
+mod report;
+#[path = "statistics.rs"]
+mod statistics;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -14,6 +18,9 @@ use sslsess::{
     image::{Companion, Elf, Image, PlanOptions, plan},
     kernel::{Kernel, LinkChoice, LoadOptions},
 };
+
+use report::{Figure, figure};
+use statistics::quartiles;
 
 /// Debian's.
 const DIRECTORY: &str = "/usr/lib/x86_64-linux-gnu";
@@ -27,10 +34,11 @@ const ONE_BY_ONE: usize = 10;
 /// How often each is measured, in turns.
 const TIMES: usize = 3;
 
-/// What 50 libraries may take, attached in one step each: to attach, and to remove.
-const LIMITS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
+/// Milliseconds that 50 libraries may take, attached in one step each: to attach, and to
+/// remove.
+const LIMITS: [f64; 2] = [2000.0, 1000.0];
 
-fn main() -> ExitCode {
+fn main() {
     let directory = tempfile::tempdir().expect("a directory");
     let copies: Vec<PathBuf> = (0..LIBRARIES[2])
         .map(|n| {
@@ -43,9 +51,7 @@ fn main() -> ExitCode {
     let elf = Elf::open(&copies[0]).expect("it is there");
     let companion = Companion::Found(&libcrypto);
     let image = Image::learn(copies[0].clone(), &elf, &companion, PlanOptions::default());
-    println!("{} probes in each library; median of {TIMES}", image.plan.points.len());
-    println!("{:>9} {:>12} {:>12}", "", "attach", "remove");
-    let mut within = true;
+    println!("{} probes in each library; median of {TIMES}, in turns", image.plan.points.len());
     for count in LIBRARIES {
         let mut took = [Vec::new(), Vec::new()];
         for _ in 0..TIMES {
@@ -56,22 +62,27 @@ fn main() -> ExitCode {
                 }
             }
         }
-        let [multi, each] = took.map(|took| median(&took));
+        let [multi, each] = took.map(|took| medians(&took));
         let multi = multi.expect("it was measured");
-        println!("{count:>9} {:>12} {:>12}  libraries, in one step each", ms(multi.0), ms(multi.1));
-        if let Some(each) = each {
-            println!("{:>9} {:>12} {:>12}  one by one", "", ms(each.0), ms(each.1));
-            let ratio = |each: Duration, multi: Duration| each.as_secs_f64() / multi.as_secs_f64();
-            let (attach, remove) = (ratio(each.0, multi.0), ratio(each.1, multi.1));
-            println!("{:>9} {attach:>11.1}x {remove:>11.1}x", "");
+        let limits = if count == LIBRARIES[2] { LIMITS.map(Some) } else { [None; 2] };
+        let libraries = if count == 1 { "library" } else { "libraries" };
+        for (step, what) in ["to attach", "to remove"].into_iter().enumerate() {
+            let of = |name: &str, unit, value, limit| {
+                let name = format!("{what}{name}, {count} {libraries}");
+                let (section, spread) = ("attach", None);
+                figure(&Figure { section, name: &name, unit, value, spread, limit });
+            };
+            of("", "ms", multi[step], limits[step]);
+            if let Some(each) = each {
+                of(" one by one", "ms", each[step], None);
+                of(" one by one, of that in one step", "ratio", each[step] / multi[step], None);
+            }
         }
-        within &= multi.0 <= LIMITS.0 && multi.1 <= LIMITS.1;
     }
-    if within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The time to attach to these files, and to remove everything.
-fn measure(image: &Image, files: &[PathBuf], links: LinkChoice) -> (Duration, Duration) {
+/// The milliseconds it takes to attach to these files, and to remove everything.
+fn measure(image: &Image, files: &[PathBuf], links: LinkChoice) -> [f64; 2] {
     let layout = plan::block_layout(&image.learnt.layout).expect("it is known");
     let options = LoadOptions { links, ..LoadOptions::default() };
     let mut kernel = Kernel::load(options).expect("it works here");
@@ -82,18 +93,15 @@ fn measure(image: &Image, files: &[PathBuf], links: LinkChoice) -> (Duration, Du
     let attached = start.elapsed();
     let start = Instant::now();
     kernel.detach_all();
-    (attached, start.elapsed())
+    [attached, start.elapsed()].map(ms)
 }
 
-fn median(took: &[(Duration, Duration)]) -> Option<(Duration, Duration)> {
-    let middle = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        times.get(times.len() / 2).copied()
-    };
-    let attach = middle(took.iter().map(|t| t.0).collect())?;
-    Some((attach, middle(took.iter().map(|t| t.1).collect())?))
+/// Of each step, if there are any.
+fn medians(took: &[[f64; 2]]) -> Option<[f64; 2]> {
+    let median = |step: usize| quartiles(took.iter().map(|took| took[step]))[1];
+    (!took.is_empty()).then(|| [median(0), median(1)])
 }
 
-fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use probe_common::{Action, BlockLayout, ContextKey, NO_FIELD, OPENSSL_ORDER};
 
 use crate::{
-    image::{ProbeKind, ProbePoint, point::Argument},
+    image::{Class, ProbeKind, ProbePoint, point::Argument},
     kernel::{Kernel, LoadOptions},
 };
 
@@ -33,7 +33,7 @@ pub fn run() -> anyhow::Result<()> {
         address,
         file_offset,
         instruction: "nop".to_owned(),
-        emulated: true,
+        class: Class::Nop,
         argument: Argument { register: 7, dereference: None, creates: true },
         action: Action::Mirror,
         follows: None,

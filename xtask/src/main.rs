@@ -30,8 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Measure how long it takes to learn a library.
-    Bench,
+    /// Measure what sslsess costs: target/bench/report.txt, report.json, and pictures.
+    Bench(bench::Args),
     /// Build everything in release mode; the agent is then target/release/sslsess.
     Build,
     /// Build everything, start a small TLS workload on loopback, and watch it live.
@@ -67,7 +67,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Bench => bench::run(),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Build => build::run().map(|agent| eprintln!("built {}", agent.display())),
         Verb::Demo { run_for, keep } => demo::run(run_for, keep),
         Verb::Libs(args) => libs::run(&args),

@@ -9,7 +9,14 @@ use std::{
 
 use sslsess::kernel::{Kernel, LoadOptions};
 
-use crate::{Program, compile, handshakes::Copies, statistics::median};
+use crate::{
+    compile::compile,
+    handshakes::Copies,
+    lines,
+    program::Program,
+    report::{Figure, figure},
+    statistics::quartiles,
+};
 
 /// How often each is measured, in turns.
 const TIMES: usize = 7;
@@ -18,16 +25,14 @@ const TIMES: usize = 7;
 const COMMAND: i32 = 25;
 
 pub(crate) fn measure(directory: &Path) {
-    let path = compile(directory, "handshakes");
+    let path = compile(directory, "handshakes", &["crypto"]);
     let copies = Copies::make(directory);
     let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
     let mut program = Program::start(&path, &[&copies.paths[0], &copies.paths[1]]);
     let pid = program.child.id();
     // One round says where the contexts are.
     program.tell("resumed12 1 1");
-    program.lines(2);
-    let server = program.numbers()[0] as u64;
-    program.lines(2);
+    let server = lines(&mut program, 5)[2][0] as u64;
 
     let gdb = Command::new("gdb").arg("--version").stdout(Stdio::null()).status();
     let gdb = gdb.is_ok_and(|status| status.success());
@@ -45,10 +50,10 @@ pub(crate) fn measure(directory: &Path) {
         }
     }
     println!("the longest time between two handshakes, each of {TIMES} times (median)");
-    let show = |what: &str, times: Vec<f64>| {
-        let middle = median(times.iter().copied());
-        let all: Vec<String> = times.iter().map(|ms| format!("{ms:.1}")).collect();
-        println!("{middle:>10.1} ms  {what}: {}", all.join(", "));
+    let show = |name: &str, times: Vec<f64>| {
+        let [first, value, third] = quartiles(times);
+        let (section, unit, spread) = ("standstill", "ms", Some([first, third]));
+        figure(&Figure { section, name, unit, value, spread, limit: None });
     };
     show("nothing happens", nothing);
     show("our probes are attached, count, and are removed", ours);
@@ -64,8 +69,8 @@ fn longest(program: &mut Program, what: impl FnOnce()) -> f64 {
     what();
     // It ends when there is more to read.
     program.tell("resumed12 1 1");
-    let answer = program.lines(4);
-    program.lines(5);
+    let answer = lines(program, 4);
+    lines(program, 5);
     answer[3][0] / 1e6
 }
 

@@ -1,32 +1,29 @@
 //! The cost of a hit: of the cheapest program there is, of ours, and of what is
 //! usually attached to a function.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use probe_common::{Action, BlockLayout, Counter, OPENSSL_ORDER};
 use sslsess::{
     image::{
-        Elf,
+        Class, Elf,
         point::{Argument, ProbeKind, ProbePoint},
     },
     kernel::{Kernel, LoadOptions, floor::Floor},
 };
 
 use crate::{
-    Program, compile,
-    statistics::{median, quartiles},
+    compile::compile,
+    lines,
+    pairs::{EMULATED, Pair, Place},
+    program::Program,
+    statistics::quartiles,
 };
 
 /// How often all functions are called in turns, and how often each time: 200,000
 /// calls of each.
-const ROUNDS: usize = 800;
-const CALLS: usize = 250;
-
-/// What a hit may cost, of what the cheapest one costs.
-const LIMIT: f64 = 1.3;
-
-/// The same where the context has to be read from the connection: one more read.
-const LIMIT_OF_FIELD: f64 = 1.4;
+pub(crate) const ROUNDS: usize = 800;
+pub(crate) const CALLS: usize = 250;
 
 /// As the program has it.
 const LAYOUT: BlockLayout = BlockLayout {
@@ -39,72 +36,132 @@ const LAYOUT: BlockLayout = BlockLayout {
 };
 const CTX_IN_CONNECTION: u32 = 0x9a8;
 
-/// Where the context is: a register's number, and whether that holds the connection.
-const IN_RAX: Argument = Argument { register: 0, dereference: None, creates: true };
-const BEHIND_RDI: Argument =
-    Argument { register: 7, dereference: Some(CTX_IN_CONNECTION), creates: true };
+/// What is usually attached: to a function's entry, and to its return.
+const NAIVE: &str = "naive";
 
-/// The functions, in the order in which the program prints them.
-#[derive(Clone, Copy)]
-enum Of {
-    Bare,
-    FloorJmp,
-    FloorNop,
-    OursJmp,
-    OursNop,
-    OursField,
-    Naive,
+/// What calls of the functions took.
+pub(crate) struct Took {
+    /// Their names, in the order of the numbers.
+    names: HashMap<String, usize>,
+    /// Nanoseconds of a call, in each round.
+    rounds: Vec<Vec<f64>>,
 }
 
-/// Ours, each with the name of the place.
-const OURS: [(Of, &str, Argument); 3] = [
-    (Of::OursJmp, "ours_jmp_place", IN_RAX),
-    (Of::OursNop, "ours_nop_place", IN_RAX),
-    (Of::OursField, "ours_field_place", BEHIND_RDI),
-];
+/// What probes add to one of the functions.
+#[derive(Clone, Copy)]
+pub(crate) enum Probe {
+    /// A program that does nothing.
+    Floor(Class),
+    Ours(Pair),
+    /// Programs that do nothing, at a function's entry and at its return.
+    EntryAndReturn,
+}
 
-/// What a hit costs in nanoseconds, of the dearest kind of ours, and whether all are
-/// within the limits.
-pub(crate) fn measure(directory: &Path) -> (f64, bool) {
-    let path = compile(directory, "increments");
-    let elf = Elf::open(&path).expect("it is a program");
-    let place = |name: &str| {
-        let address = elf.function(name).expect("it is there").address;
-        (address, elf.file_offset(address).expect("it is in the file"))
-    };
-    let floor = Floor::load().expect("Linux 6.6, and root");
-    let attach = |name| floor.attach(&path, &[place(name).1]).expect("it can be attached");
-    let _probes = [
-        attach("floor_jmp_place"),
-        attach("floor_nop_place"),
-        attach("naive"),
-        floor.attach_to_return(&path, place("naive").1).expect("it can be attached"),
-    ];
-    let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
-    let points = OURS.map(|(_, name, argument)| {
-        let (address, file_offset) = place(name);
-        ProbePoint {
-            kind: ProbeKind::Increment(Counter::AcceptGood),
-            function: name.to_owned(),
-            address,
-            file_offset,
-            instruction: String::new(),
-            emulated: true,
-            argument,
-            action: Action::Mirror,
-            follows: None,
+impl Probe {
+    fn function(self) -> String {
+        match self {
+            Self::Floor(class) => format!("floor_{}", class.name()),
+            Self::Ours((class, place)) => format!("{}_{}", place.name(), class.name()),
+            Self::EntryAndReturn => NAIVE.to_owned(),
         }
-    });
-    kernel.attach(1, LAYOUT, &points, &path).expect("it can be attached");
-
-    let mut program = Program::start(&path, &[]);
-    program.tell(&format!("{ROUNDS} {CALLS}"));
-    let rounds = program.lines(ROUNDS);
-    let contexts = program.lines(Of::Naive as usize + 1);
-    for (of, name, _) in OURS {
-        check(&kernel, program.child.id(), &contexts[of as usize], name);
     }
-    report(&rounds)
+
+    /// The same function without probes.
+    fn bare(self) -> String {
+        let class = match self {
+            Self::Floor(class) | Self::Ours((class, _)) => class,
+            Self::EntryAndReturn => Class::Jmp,
+        };
+        format!("bare_{}", class.name())
+    }
+}
+
+impl Took {
+    /// Puts the probes there, and has the program call all functions in turns.
+    pub(crate) fn measure(directory: &Path) -> Self {
+        let path = compile(directory, "increments", &[]);
+        let elf = Elf::open(&path).expect("it is a program");
+        let place = |name: &str| {
+            let address = elf.function(name).expect("it is there").address;
+            (address, elf.file_offset(address).expect("it is in the file"))
+        };
+        let floor = Floor::load().expect("Linux 6.6, and root");
+        let floors = EMULATED.into_iter().chain([Class::Stepped]).map(Probe::Floor);
+        let mut floors: Vec<u64> =
+            floors.map(|probe| place(&format!("{}_place", probe.function())).1).collect();
+        floors.push(place(NAIVE).1);
+        let _probes = [
+            floor.attach(&path, &floors).expect("it can be attached"),
+            floor.attach_to_return(&path, place(NAIVE).1).expect("it can be attached"),
+        ];
+        let ours: Vec<Pair> =
+            EMULATED.iter().flat_map(|class| Place::ALL.map(|place| (*class, place))).collect();
+        let points: Vec<ProbePoint> = ours
+            .iter()
+            .map(|pair| {
+                let name = Probe::Ours(*pair).function();
+                let (address, file_offset) = place(&format!("{name}_place"));
+                ProbePoint {
+                    kind: ProbeKind::Increment(Counter::AcceptGood),
+                    function: name,
+                    address,
+                    file_offset,
+                    instruction: String::new(),
+                    class: pair.0,
+                    argument: argument(pair.1),
+                    action: Action::Mirror,
+                    follows: None,
+                }
+            })
+            .collect();
+        let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
+        kernel.attach(1, LAYOUT, &points, &path).expect("it can be attached");
+
+        let mut program = Program::start::<&str>(&path, &[]);
+        program.tell(&format!("{ROUNDS} {CALLS}"));
+        let names = program.line();
+        let names: HashMap<String, usize> = names.split(' ').map(str::to_owned).zip(0..).collect();
+        let rounds = lines(&mut program, ROUNDS);
+        let contexts = lines(&mut program, names.len());
+        for pair in ours {
+            let name = Probe::Ours(pair).function();
+            check(&kernel, program.child.id(), &contexts[names[&name]], &name);
+        }
+        Self { names, rounds }
+    }
+
+    /// What a probe adds to a call, in each round.
+    fn added(&self, probe: Probe) -> impl Iterator<Item = f64> {
+        let [with, without] =
+            [probe.function(), probe.bare()].map(|function| self.names[&function]);
+        self.rounds.iter().map(move |round| round[with] - round[without])
+    }
+
+    /// Nanoseconds of a call without a probe.
+    pub(crate) fn bare(&self) -> [f64; 3] {
+        let function = self.names[&Probe::EntryAndReturn.bare()];
+        quartiles(self.rounds.iter().map(|round| round[function]))
+    }
+
+    /// Nanoseconds of a hit, with the quartiles.
+    pub(crate) fn cost(&self, probe: Probe) -> [f64; 3] {
+        quartiles(self.added(probe))
+    }
+
+    /// How many times what the other one costs, with the quartiles.
+    pub(crate) fn ratio(&self, probe: Probe, other: Probe) -> [f64; 3] {
+        quartiles(self.added(probe).zip(self.added(other)).map(|(one, other)| one / other))
+    }
+}
+
+/// Where the program has the context.
+fn argument(place: Place) -> Argument {
+    match place {
+        Place::Register => Argument { register: 0, dereference: None, creates: true },
+        Place::Connection => {
+            Argument { register: 7, dereference: Some(CTX_IN_CONNECTION), creates: true }
+        }
+    }
 }
 
 /// Fails if the record of a context does not say what the program does.
@@ -115,35 +172,4 @@ fn check(kernel: &Kernel, pid: u32, context: &[f64], name: &str) {
     let (_, record) = of_it.next().expect("it has a record");
     assert_eq!(record.block.counters[Counter::AcceptGood as usize], count, "{name}");
     assert_eq!(record.hits, (ROUNDS * CALLS) as u64, "{name}");
-}
-
-fn report(rounds: &[Vec<f64>]) -> (f64, bool) {
-    // What the probes add.
-    let added = |round: &Vec<f64>, of: Of| round[of as usize] - round[Of::Bare as usize];
-    let cost = |of: Of| median(rounds.iter().map(|round| added(round, of)));
-    let ratios = |of: Of, to: Of| quartiles(rounds.iter().map(|r| added(r, of) / added(r, to)));
-    println!("{} calls of each function, {CALLS} in turns; medians (quartiles)", ROUNDS * CALLS);
-    let bare = median(rounds.iter().map(|round| round[Of::Bare as usize]));
-    println!("{bare:>10.0} ns  a call, without a probe");
-    for (of, what) in [(Of::FloorJmp, "jmp"), (Of::FloorNop, "nop")] {
-        println!("{:>10.0} ns  a hit of a program that does nothing, on a {what}", cost(of));
-    }
-    let mut within = true;
-    let field = "ours, on a jmp, the context read from the connection";
-    for (of, to, what, limit) in [
-        (Of::OursJmp, Of::FloorJmp, "ours, on a jmp", LIMIT),
-        (Of::OursNop, Of::FloorNop, "ours, on a nop", LIMIT),
-        (Of::OursField, Of::FloorJmp, field, LIMIT_OF_FIELD),
-    ] {
-        let [first, ratio, third] = ratios(of, to);
-        println!("{:>10.0} ns  {what}: {ratio:.2} ({first:.2} to {third:.2}) of that", cost(of));
-        within &= ratio <= limit;
-    }
-    let [first, ratio, third] = ratios(Of::Naive, Of::OursJmp);
-    println!(
-        "{:>10.0} ns  programs that do nothing at a function's entry and at its return: \
-         {ratio:.1} ({first:.1} to {third:.1}) of ours",
-        cost(Of::Naive)
-    );
-    (cost(Of::OursField), within)
 }

@@ -1,15 +1,15 @@
 /* Adds one to a counter of a made-up SSL_CTX again and again, as libssl does it,
  * in functions that are the same but for what stands behind the `lock add` and for
- * who attaches what there. Reads a number of rounds and of calls in each; prints for
- * each round the nanoseconds of the processor that a call of each function took; and
- * at the end each counter, with the address of its context. Keeps all of it until
- * the end of its input. */
+ * who attaches what there. Reads a number of rounds and of calls in each; prints the
+ * names of the functions; for each round the nanoseconds of the processor that a call
+ * of each took; and at the end each counter, with the address of its context. Keeps
+ * all of it until the end of its input. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-/* As in OpenSSL 3.0: the offsets stand in hits.rs as well. */
+/* As in OpenSSL 3.0: the offsets stand in increments.rs as well. */
 struct hash {
     char before[0x70];
     unsigned long num_items;
@@ -42,24 +42,52 @@ struct connection {
             "lock addl $1, " ACCEPT_GOOD "(%rax)\n" name "_place:\n"           \
             instruction "\n"                                                   \
             "1: ret\n"                                                         \
+            "2: ret\n"                                                         \
             ".size " name ", . - " name "\n"                                   \
             ".popsection\n")
 
-COUNTING("bare", "", "jmp 1f");
-COUNTING("floor_jmp", "", "jmp 1f");
-COUNTING("floor_nop", "", "nop");
-COUNTING("ours_jmp", "", "jmp 1f");
-COUNTING("ours_nop", "", "nop");
-COUNTING("ours_field", "", "jmp 1f");
-/* How GCC begins functions; the kernel executes this out of line. */
+/* What the kernel emulates, and how. */
+#define EMULATED(X)                                                            \
+    X(nop, "nop")                                                              \
+    X(jmp, "jmp 1f")                                                           \
+    X(jcc, "jne 1f")                                                           \
+    X(call, "call 2f")                                                         \
+    X(push, "push %rax\n pop %rax")
+
+/* Without a probe; with a program that does nothing; with ours, which takes the
+ * context from %rax, or from the connection in %rdi. */
+#define FOUR(kind, instruction)                                                \
+    COUNTING("bare_" #kind, "", instruction);                                  \
+    COUNTING("floor_" #kind, "", instruction);                                 \
+    COUNTING("register_" #kind, "", instruction);                              \
+    COUNTING("connection_" #kind, "", instruction);
+
+EMULATED(FOUR)
+/* What the kernel executes out of line. */
+COUNTING("bare_stepped", "", "mov %rax, %rcx");
+COUNTING("floor_stepped", "", "mov %rax, %rcx");
+/* How GCC begins functions; the kernel executes this out of line, too. */
 COUNTING("naive", "endbr64\n", "jmp 1f");
 
-typedef void counting(struct connection *);
+#define NAMES(X)                                                               \
+    EMULATED(X) X##_ONE(bare_stepped) X##_ONE(floor_stepped) X##_ONE(naive)
 
-counting bare, floor_jmp, floor_nop, ours_jmp, ours_nop, ours_field, naive;
+#define DECLARE_ONE(name) void name(struct connection *);
+#define DECLARE(kind, instruction)                                             \
+    DECLARE_ONE(bare_##kind) DECLARE_ONE(floor_##kind)                         \
+    DECLARE_ONE(register_##kind) DECLARE_ONE(connection_##kind)
+NAMES(DECLARE)
 
-static counting *const functions[] = { bare,     floor_jmp,  floor_nop, ours_jmp,
-                                       ours_nop, ours_field, naive };
+struct function {
+    const char *name;
+    void (*call)(struct connection *);
+};
+
+#define LIST_ONE(name) { #name, name },
+#define LIST(kind, instruction)                                                \
+    LIST_ONE(bare_##kind) LIST_ONE(floor_##kind)                               \
+    LIST_ONE(register_##kind) LIST_ONE(connection_##kind)
+static const struct function functions[] = { NAMES(LIST) };
 
 #define FUNCTIONS (sizeof functions / sizeof *functions)
 
@@ -85,6 +113,8 @@ int main(void)
     }
     if (scanf("%ld %ld", &rounds, &calls) != 2)
         return 1;
+    for (size_t i = 0; i < FUNCTIONS; i++)
+        printf("%s%c", functions[i].name, i + 1 < FUNCTIONS ? ' ' : '\n');
     for (long round = 0; round < rounds; round++) {
         double took[FUNCTIONS];
 
@@ -94,7 +124,7 @@ int main(void)
             double start = now();
 
             for (long call = 0; call < calls; call++)
-                functions[i](connections[i]);
+                functions[i].call(connections[i]);
             took[i] = (now() - start) / calls;
         }
         for (size_t i = 0; i < FUNCTIONS; i++)

@@ -7,7 +7,7 @@ use probe_common::{COUNTERS, Counter};
 use serde::Serialize;
 
 use crate::image::{
-    Evidence, Family, FieldGap, Image, ProbeKind, ProbePoint, ReadAt,
+    Costs, Evidence, Family, FieldGap, Image, ProbeKind, ProbePoint, ReadAt,
     code::processor::Processor,
     settings::{Place, SETTINGS, Setting, SettingsLayout},
 };
@@ -23,6 +23,8 @@ pub struct Explanation {
     layout: LayoutFields,
     settings: SettingsFields,
     probes: Vec<Probe>,
+    /// The machine on which the costs of the probes were measured.
+    costs_of: Option<&'static str>,
     evidence: Vec<EvidenceFields>,
     settings_evidence: Vec<EvidenceFields>,
     witnesses: Vec<EvidenceFields>,
@@ -113,6 +115,10 @@ struct Probe {
     offset: u64,
     instruction: String,
     class: &'static str,
+    /// What the kernel makes a difference by.
+    instruction_class: &'static str,
+    /// What a hit of a program that does nothing takes there, times the cheapest one.
+    cost: Option<f64>,
     context: String,
 }
 
@@ -176,6 +182,7 @@ impl Explanation {
                 .iter()
                 .map(|point| Probe::of(point, image.processor))
                 .collect(),
+            costs_of: Costs::of(image.processor.name()).map(|costs| costs.machine),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
             settings_evidence: image.settings.evidence.iter().map(EvidenceFields::of).collect(),
             witnesses: image.learnt.witnesses.iter().map(EvidenceFields::of).collect(),
@@ -200,9 +207,10 @@ impl Probe {
             function: point.function.clone(),
             offset: point.file_offset,
             instruction: point.instruction.clone(),
-            // One that is single-stepped costs 20 times as much.
             certain: point.follows.is_some(),
-            class: if point.emulated { "emulated" } else { "stepped" },
+            class: if point.class.is_emulated() { "emulated" } else { "stepped" },
+            instruction_class: point.class.name(),
+            cost: Costs::of(processor.name()).and_then(|costs| costs.ratio(point.class)),
             context: match point.argument.dereference {
                 None => format!("%{register}"),
                 Some(offset) => format!("{offset:#x}(%{register})"),
@@ -279,17 +287,32 @@ impl fmt::Display for Explanation {
             writeln!(f, "  {field:<20} {question}")?;
         }
         writeln!(f, "\nProbes: {}", self.probes.len())?;
+        if !self.probes.is_empty() {
+            match self.costs_of {
+                Some(machine) => writeln!(
+                    f,
+                    "  with the instruction's class, and what a program that does nothing costs\n  \
+                     there: times the cheapest place, measured on {machine}"
+                )?,
+                None => writeln!(
+                    f,
+                    "  with the instruction's class; what it costs was not measured on {}",
+                    self.arch
+                )?,
+            }
+        }
         for probe in &self.probes {
             let what = probe.counter.unwrap_or("");
+            let cost = probe.cost.map_or("     ".to_owned(), |cost| format!("{cost:>5.2}"));
             writeln!(
                 f,
-                "  {:<9} {what:<20} {:#08x}  {:<28} {:<24} context in {}{}",
+                "  {:<9} {what:<20} {:#08x}  {:<28} {:<7} {cost}  {:<24} context in {}",
                 probe.kind,
                 probe.offset,
                 probe.instruction,
+                probe.instruction_class,
                 probe.function,
                 probe.context,
-                if probe.class == "stepped" { ", stepped" } else { "" }
             )?;
         }
         writeln!(f, "\nScan (--scan): what tells an SSL_CTX in memory")?;

@@ -2,6 +2,7 @@
 //! that map it.
 
 pub mod calls;
+pub mod class;
 pub mod code;
 pub mod companion;
 pub mod elf;
@@ -39,8 +40,8 @@ pub mod witness;
 
 use std::path::{Path, PathBuf};
 
-use self::{code::processor::Processor, functions::Functions, unwind::FunctionRanges};
 pub use self::{
+    class::{Class, Costs},
     elf::{Elf, ElfError},
     evidence::{Evidence, ReadAt},
     family::Family,
@@ -51,6 +52,7 @@ pub use self::{
     point::{ProbeKind, ProbePoint},
     settings::{LearntSettings, Setting, SettingsLayout},
 };
+use self::{code::processor::Processor, functions::Functions, unwind::FunctionRanges};
 
 /// One libssl, learnt.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use probe_common::{Action, BlockLayout, Counter, NO_COUNTER, ProbeSpec, argument_flags};
 
-use super::{code::instruction::Instruction, elf::Elf};
+use super::{class::Class, code::instruction::Instruction, elf::Elf};
 
 /// Why a probe stands where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub struct ProbePoint {
     pub file_offset: u64,
     /// The instruction under the probe.
     pub instruction: String,
-    /// Whether the kernel emulates it, in place of executing it out of line.
-    pub emulated: bool,
+    /// What the kernel does with it.
+    pub class: Class,
     /// Where the context is at that moment.
     pub argument: Argument,
     /// What to do.
@@ -101,7 +101,7 @@ pub(super) fn point(
     let address = instruction.address;
     let file_offset = elf.file_offset(address).ok_or("it is not in an executable segment")?;
     let code = elf.code(address).unwrap_or_default();
-    let emulated = instruction.emulated;
+    let class = elf.processor().class(code);
     let instruction = elf.processor().text(code, address);
     let follows = None;
     Ok(ProbePoint {
@@ -110,7 +110,7 @@ pub(super) fn point(
         address,
         file_offset,
         instruction,
-        emulated,
+        class,
         argument,
         action,
         follows,

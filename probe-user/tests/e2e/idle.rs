@@ -203,7 +203,7 @@ fn idle_contexts_of_nginx_are_found() {
     let snapshots: Vec<Value> = workers.iter().map(|pid| scanned(*pid, &[])).collect();
     let found: Vec<Value> = snapshots.iter().flat_map(|s| contexts(s).clone()).collect();
     // The workers were forked before: only what they count from now on is in the sums.
-    let mut told = snapshots.iter().zip(&workers).flat_map(|(snapshot, pid)| gaps(snapshot, *pid));
+    let mut told = snapshots.iter().zip(&workers).flat_map(|(told, pid)| gaps(told, *pid));
     assert!(told.all(|gap| gap.contains("that was forked")), "{snapshots:#?}");
     let place = |context: &Value| context["ctx"].as_str().map(str::to_owned);
     let places: BTreeSet<Option<String>> = found.iter().map(place).collect();

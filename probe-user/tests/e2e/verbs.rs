@@ -99,6 +99,19 @@ fn explain_keeps_its_contract() {
     let of_kind = |kind: &str| probes.iter().filter(|probe| probe["kind"] == kind).count();
     assert_eq!((of_kind("increment"), of_kind("switch"), of_kind("death")), (6, 1, 1));
     assert!(probes.iter().all(|probe| probe["class"] == "emulated"));
+    for probe in probes {
+        let text = probe["instruction"].as_str().expect("a text");
+        let kind = match text.split(' ').next() {
+            Some("nop") => "nop",
+            Some("jmp") => "jmp",
+            Some("call") => "call",
+            Some("push") => "push",
+            Some(name) if name.starts_with('j') => "jcc",
+            _ => "stepped",
+        };
+        assert_eq!(probe["instruction_class"], kind, "{text}");
+        assert!(probe["cost"].as_f64().expect("measured") < 2.0, "{text}");
+    }
     let all = json(&["explain", "--json", "--probe-points", "all", file]);
     let all = all["probes"].as_array().expect("an array");
     let of_kind = |kind: &str| all.iter().filter(|probe| probe["kind"] == kind).count();

@@ -39,6 +39,21 @@ fn built() -> PathBuf {
     directory().join("out")
 }
 
+/// What has libssl in it, of each library that was built for a processor.
+pub(crate) fn finished(arch: &str) -> Vec<PathBuf> {
+    let Ok(directories) = fs::read_dir(built()) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = directories
+        .flatten()
+        .filter_map(|directory| {
+            let directory = directory.path();
+            let library = Library::read(&directory).filter(|library| library.arch == arch)?;
+            Some(directory.join(library.file))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 /// Held while a release is built for a processor, so that two runs do not
 /// build the same.
 struct Lock {

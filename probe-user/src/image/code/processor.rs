@@ -13,6 +13,7 @@ use super::{
     value::Value,
     x86_64::X86_64,
 };
+use crate::image::class::Class;
 
 /// A kind of processor: how its instructions are decoded, and what they do.
 pub trait Processor: Debug + Sync {
@@ -112,6 +113,10 @@ pub trait Processor: Debug + Sync {
         let _ = (source, code, at, into);
         None
     }
+
+    /// What the kernel does with the instruction at the start of a piece of code if
+    /// there is a probe on it.
+    fn class(&self, code: &[u8]) -> Class;
 
     /// The instruction at the start of a piece of code, in GNU syntax.
     fn text(&self, code: &[u8], at: u64) -> String;
@@ -253,6 +258,10 @@ impl Processor for Unread {
 
     fn tables(&self, _: &dyn CodeSource, _: &[Instruction]) -> Tables {
         Tables::default()
+    }
+
+    fn class(&self, _: &[u8]) -> Class {
+        Class::Stepped
     }
 
     fn text(&self, _: &[u8], _: u64) -> String {

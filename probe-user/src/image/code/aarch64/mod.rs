@@ -30,6 +30,7 @@ use super::{
     processor::{Change, Convention, Next, Processor, Stopped, Tables},
     value::Value,
 };
+use crate::image::class::Class;
 
 /// AAPCS64, section 6: `x18` belongs to the platform, and is not counted on.
 static CONVENTION: Convention = Convention {
@@ -129,6 +130,10 @@ impl Processor for Aarch64 {
         into: &[Range<u64>],
     ) -> Option<Vec<u64>> {
         Some(scan::jumps(code, at, into))
+    }
+
+    fn class(&self, code: &[u8]) -> Class {
+        Class::of_aarch64(code)
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {

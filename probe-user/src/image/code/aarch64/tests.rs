@@ -1,6 +1,7 @@
 //! A64 code as compilers made it: words with their disassembly (GNU objdump)
 //! and where they come from.
 
+use crate::image::class::Class;
 use crate::image::code::{
     CodeSource,
     aarch64::Aarch64,
@@ -372,6 +373,9 @@ fn classes_of_probe_points() {
         let instruction = Aarch64.decode(&code, 0x1000).next().flatten().expect("it decodes");
         assert_eq!(Aarch64.text(&code, 0x1000), text);
         assert_eq!(instruction.emulated, emulated, "{text}");
+        let class = Aarch64.class(&code);
+        assert!(!emulated || class.is_emulated(), "{text}");
+        assert!(!stepped || class == Class::Stepped, "{text}");
         assert_eq!(instruction.steppable, stepped, "{text}");
     }
 }

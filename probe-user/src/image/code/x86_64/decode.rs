@@ -6,7 +6,10 @@ use iced_x86::{
 };
 
 use super::{CONVENTION, general_register, whole_register};
-use crate::image::code::instruction::{Control, Effect, Instruction, Through, Writes};
+use crate::image::{
+    class::Class,
+    code::instruction::{Control, Effect, Instruction, Through, Writes},
+};
 
 /// The instructions of a piece of code.
 pub(super) struct Instructions<'c> {
@@ -59,7 +62,7 @@ impl Iterator for Instructions<'_> {
             assigns: assigned(&instruction, info),
             effect: effect(&instruction),
             writes: writes(info),
-            emulated: is_emulated(bytes),
+            emulated: Class::of_x86_64(bytes).is_emulated(),
             // There is always an emulated one, or a function's entry.
             steppable: false,
         }))
@@ -242,19 +245,5 @@ pub(super) fn is_write(access: OpAccess) -> bool {
     matches!(
         access,
         OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    )
-}
-
-/// Whether the kernel emulates the instruction under a uprobe, in place of
-/// executing it out of line: `push`, direct `jmp` and `call`, `jcc`, `nop`
-/// (arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and `push_setup_xol_ops`).
-fn is_emulated(bytes: &[u8]) -> bool {
-    matches!(
-        bytes,
-        [0x50..=0x57 | 0x90]
-            | [0x41, 0x50..=0x57]
-            | [0x70..=0x7f | 0xeb, _]
-            | [0xe8 | 0xe9, _, _, _, _]
-            | [0x0f, 0x80..=0x8f, _, _, _, _]
     )
 }

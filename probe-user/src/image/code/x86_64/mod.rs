@@ -21,6 +21,7 @@ use super::{
     machine::Machine,
     processor::{Convention, Next, Processor, Stopped, Tables},
 };
+use crate::image::class::Class;
 
 /// The number of `%rax`, which holds what a function returns.
 const RAX: usize = 0;
@@ -136,6 +137,10 @@ impl Processor for X86_64 {
         into: &[Range<u64>],
     ) -> Option<Vec<u64>> {
         Some(scan::jumps(source, code, at, into))
+    }
+
+    fn class(&self, code: &[u8]) -> Class {
+        Class::of_x86_64(code)
     }
 
     fn text(&self, code: &[u8], at: u64) -> String {

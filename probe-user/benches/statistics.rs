@@ -1,12 +1,6 @@
-//! Medians.
+//! What is in the middle.
 
-/// The one in the middle.
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let [_, middle, _] = quartiles(values);
-    middle
-}
-
-/// A quarter is below the first, a half below the second.
+/// A quarter is below the first, a half below the second: the median.
 pub(crate) fn quartiles(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
