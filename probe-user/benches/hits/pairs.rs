@@ -64,7 +64,9 @@ impl Build {
         match learn(file) {
             Ok(image) => {
                 let points = image.plan.points.iter();
-                let pairs = points.filter(|point| point.action == Action::Mirror).map(pair);
+                let pairs = points
+                    .filter(|point| matches!(point.action, Action::Mirror | Action::Meet))
+                    .map(pair);
                 Some(Self { label, pairs: pairs.collect() })
             }
             Err(why) => {
