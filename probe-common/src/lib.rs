@@ -8,14 +8,17 @@
 
 mod block;
 mod event;
+mod handshake;
 mod record;
 mod spec;
 
 pub use block::{COUNTERS, Counter, MirroredBlock};
 pub use event::{EventKind, LifecycleEvent};
+pub use handshake::{BOUNDS_NS, ConnectionKey, Handshake, Moment, Side, Times, TimesKey};
 pub use record::{ContextKey, ContextRecord, ExeId, Fork, Inheritance, birth_flags, record_flags};
 pub use spec::{
-    Action, BlockLayout, NO_COUNTER, NO_FIELD, OPENSSL_ORDER, ProbeSpec, Register, argument_flags,
+    Action, BlockLayout, NO_COUNTER, NO_FIELD, NO_REGISTER, OPENSSL_ORDER, ProbeSpec, Register,
+    argument_flags,
 };
 
 /// Names of maps, programs and globals, as they stand in the BPF object.
@@ -28,6 +31,10 @@ pub mod names {
     pub const FORKS: &str = "FORKS";
     /// Hash: tgid to the number of records ever made for it; says which exits matter.
     pub const PROCESSES: &str = "PROCESSES";
+    /// Hash: [`ConnectionKey`](crate::ConnectionKey) to [`Handshake`](crate::Handshake).
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Hash: [`TimesKey`](crate::TimesKey) to [`Times`](crate::Times).
+    pub const TIMES: &str = "TIMES";
     /// Array: probe cookie to [`ProbeSpec`](crate::ProbeSpec).
     pub const PROBE_SPECS: &str = "PROBE_SPECS";
     /// Ring buffer of [`LifecycleEvent`](crate::LifecycleEvent).
@@ -102,11 +109,13 @@ pub enum Loss {
     /// The memory of a context could not be read where it may have ended; its
     /// last known values are shown as such.
     EndUnread = 7,
+    /// A handshake was not timed because `HANDSHAKES` or `TIMES` was full.
+    TimesFull = 8,
 }
 
 impl Loss {
     /// Every loss, in the order of its index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ContextsFull,
         Self::RingFull,
         Self::ReadFailed,
@@ -115,6 +124,7 @@ impl Loss {
         Self::FinalOverwritten,
         Self::Unsettled,
         Self::EndUnread,
+        Self::TimesFull,
     ];
 
     /// The name that metrics give it.
@@ -129,6 +139,7 @@ impl Loss {
             Self::FinalOverwritten => "final_overwritten",
             Self::Unsettled => "unsettled",
             Self::EndUnread => "end_unread",
+            Self::TimesFull => "times_full",
         }
     }
 }

@@ -6,6 +6,9 @@ pub const NO_FIELD: u32 = u32::MAX;
 /// An `int` of the block that is no counter, or is not there.
 pub const NO_COUNTER: u8 = u8::MAX;
 
+/// A register that there is none.
+pub const NO_REGISTER: u8 = u8::MAX;
+
 /// The order of OpenSSL's block: all of [`COUNTERS`](crate::COUNTERS).
 pub const OPENSSL_ORDER: [u8; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
@@ -96,11 +99,17 @@ pub struct ProbeSpec {
     pub follows: u8,
     /// From what the register holds to the field that holds the context.
     pub displacement: i32,
+    /// What a hit says of a handshake: a [`Moment`](crate::Moment).
+    pub moment: u8,
+    /// The register that holds the connection then, or [`NO_REGISTER`].
+    pub connection: u8,
+    /// Zero.
+    pub pad: u16,
     /// Where the fields of the context are.
     pub layout: BlockLayout,
 }
 
-const _: () = assert!(size_of::<ProbeSpec>() == 40);
+const _: () = assert!(size_of::<ProbeSpec>() == 44);
 
 impl ProbeSpec {
     /// The `image` of a point whose probe is being removed: it does nothing.
@@ -116,6 +125,9 @@ impl ProbeSpec {
             argument: 0,
             follows: NO_COUNTER,
             displacement: 0,
+            moment: 0,
+            connection: NO_REGISTER,
+            pad: 0,
             layout: BlockLayout {
                 counters: 0,
                 references: NO_FIELD,
@@ -141,4 +153,12 @@ mod pod {
     unsafe impl aya::Pod for crate::Inheritance {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Fork {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::ConnectionKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Handshake {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::TimesKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Times {}
 }

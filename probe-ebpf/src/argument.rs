@@ -26,7 +26,7 @@ pub fn context_address(ctx: &ProbeContext, spec: &ProbeSpec) -> Option<u64> {
 /// makes a load at a computed offset, which the verifier refuses.
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
-fn register(ctx: &ProbeContext, number: u8) -> u64 {
+pub fn register(ctx: &ProbeContext, number: u8) -> u64 {
     macro_rules! load {
         ($field:ident) => {{
             let value: u64;

@@ -9,6 +9,7 @@
 
 mod argument;
 mod barrier;
+mod handshake;
 mod lifecycle;
 mod maps;
 mod mirror;

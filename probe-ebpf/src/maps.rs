@@ -4,7 +4,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_common::{ContextKey, ContextRecord, Fork, Inheritance, Loss, ProbeSpec};
+use probe_common::{
+    ConnectionKey, ContextKey, ContextRecord, Fork, Handshake, Inheritance, Loss, ProbeSpec, Times,
+    TimesKey,
+};
 
 /// Live contexts. A plain hash: see `mirror::observe` for how two CPUs share a
 /// value without a lock. The agent sets the real bound when it loads.
@@ -32,6 +35,15 @@ pub static FORKS: LruHashMap<u32, Fork> = LruHashMap::with_max_entries(16_384, 0
 /// callback can lead there twice: the end is reported once.
 #[map]
 pub static LAST_ENDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// Handshakes that have started and are not complete. The agent makes room where
+/// handshakes are timed.
+#[map]
+pub static HANDSHAKES: HashMap<ConnectionKey, Handshake> = HashMap::with_max_entries(1, 0);
+
+/// How long handshakes took. As above.
+#[map]
+pub static TIMES: HashMap<TimesKey, Times> = HashMap::with_max_entries(1, 0);
 
 /// Births and deaths, to the agent. A multiple of every page size there is.
 #[map]

@@ -19,12 +19,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use probe_common::{
-    Action, BlockLayout, ContextKey, ContextRecord, EventKind, ExeId, Loss, MirroredBlock,
+    Action, BlockLayout, ContextKey, ContextRecord, EventKind, ExeId, Loss, MirroredBlock, Moment,
     NO_COUNTER, NO_FIELD, ProbeSpec, argument_flags, birth_flags, record_flags,
 };
 
 use crate::{
-    argument, barrier, lifecycle,
+    argument, barrier, handshake, lifecycle,
     maps::{CONTEXTS, PROBE_SPECS, PROCESSES, count},
     task,
 };
@@ -95,6 +95,9 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     record.hit_ns = now();
+    if spec.moment != Moment::None as u8 {
+        handshake::note(ctx, spec, key, record);
+    }
     // What is not clear about a record, the look at the context clears up.
     let unclear = record.flags & (record_flags::FOUND | record_flags::UNSURE) != 0;
     if spec.action == Action::Meet as u8 && !unclear {

@@ -37,6 +37,7 @@ pub fn run() -> anyhow::Result<()> {
         argument: Argument { register: 7, dereference: None, creates: true },
         action: Action::Mirror,
         follows: None,
+        moment: None,
     };
     let layout = BlockLayout {
         counters: 0,

@@ -111,6 +111,7 @@ impl Took {
                     argument: argument(pair.1),
                     action: Action::Meet,
                     follows: None,
+                    moment: None,
                 }
             })
             .collect();

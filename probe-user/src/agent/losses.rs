@@ -14,6 +14,7 @@ pub(super) fn gap((loss, count): &(Loss, u64)) -> Option<GapSnapshot> {
             "times a context's memory could not be read where it may have ended: its last values \
              are those of an earlier probe"
         }
+        Loss::TimesFull => "handshakes were not timed: there was no room; raise --max-contexts",
         Loss::UnknownProbe => "probes fired that nobody placed",
         // Their values are read again at the next look.
         Loss::ReadFailed | Loss::ForeignImage | Loss::Unsettled => return None,

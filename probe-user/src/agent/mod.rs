@@ -2,6 +2,7 @@
 
 pub mod companion;
 mod forks;
+mod handshakes;
 pub mod idle;
 pub mod images;
 mod inodes;
@@ -77,6 +78,8 @@ pub struct Agent {
     idle: Option<Idle>,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
+    /// Handshakes are timed.
+    timed: bool,
     release: String,
     /// Processes are to be looked at: one may have ended, or executes another
     /// program and the kernel does not tell what it maps.
@@ -105,8 +108,11 @@ impl Agent {
         options: AgentOptions,
         memory: Box<dyn ProcessMemory + Send>,
     ) -> anyhow::Result<Self> {
-        let kernel =
-            Kernel::load(LoadOptions { max_contexts: options.max_contexts, links: options.links })?;
+        let kernel = Kernel::load(LoadOptions {
+            max_contexts: options.max_contexts,
+            links: options.links,
+            timed: options.plan.points != ProbePoints::Starts,
+        })?;
         let mut plan = options.plan;
         let LastLooks { exit, exec } = kernel.last_looks();
         if !exit {
@@ -137,6 +143,7 @@ impl Agent {
             idle: idle.context("cannot start the scan")?,
             memory,
             pids: options.pids,
+            timed: options.plan.points != ProbePoints::Starts,
             release: kernel_release(),
             changed: false,
             last_events: LastEvents::default(),
@@ -195,6 +202,7 @@ impl Agent {
     fn conclude(&mut self, key: ContextKey, record: &ContextRecord, end: End) {
         let Self { kernel, programs, images, registry, .. } = self;
         registry.end(key, record, end, || origin(kernel, programs, images, &key, record));
+        self.take_times(&key, record.born_ns);
     }
 
     /// Reads the settings of a context that was just met: it may be gone at the
@@ -275,6 +283,7 @@ impl Agent {
             }
         }
         self.look()?;
+        self.time_handshakes()?;
         self.examine_forks()
     }
 

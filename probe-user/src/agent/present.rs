@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use super::{Agent, losses};
 use crate::{
     context::{
-        Choice, Context, Contradiction, Growth, Observation,
+        Choice, Context, Contradiction, Growth, Handshakes, Observation,
         groups::{GroupId, GroupTotals},
     },
+    host::clock,
     snapshot::{
-        ContextSnapshot, GapSnapshot, GroupSnapshot, Health, Host, OVERFLOW, Omitted, SessionStats,
-        Snapshot, Wanted, Watched,
+        ContextSnapshot, GapSnapshot, GroupSnapshot, HandshakesSnapshot, Health, Host, OVERFLOW,
+        Omitted, SessionStats, Snapshot, Wanted, Watched,
     },
 };
 
@@ -166,6 +167,7 @@ impl Agent {
             library: self.images.library(context.image),
             stats: self.stats(context),
             settings: context.settings,
+            handshakes: context.handshakes.as_ref().and_then(|of_it| timed(of_it)),
             grown: Some(grown(context)),
             watched: None,
             why: None,
@@ -201,7 +203,7 @@ impl Agent {
             self.registry.group_labels().iter().map(|label| label.name()).collect();
         totals
             .into_iter()
-            .map(|GroupTotals { id, key, sums }| {
+            .map(|GroupTotals { id, key, sums, handshakes }| {
                 let live = live.remove(&id).unwrap_or_default();
                 let overflow = key.is_none();
                 let beyond = || vec![Some(OVERFLOW.to_owned()); names.len()];
@@ -214,10 +216,15 @@ impl Agent {
                         .collect(),
                     number: live.iter().map(|context| self.stats(context).number).sum(),
                     live: live.len(),
+                    handshakes: timed(&handshakes),
                 }
             })
             .collect()
     }
+}
+
+fn timed(handshakes: &Handshakes) -> Option<HandshakesSnapshot> {
+    HandshakesSnapshot::of(handshakes, clock::monotonic_ns())
 }
 
 /// The values as the functions of the manual page would return them.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum;
 
-use super::life::Context;
+use super::{handshakes::Handshakes, life::Context};
 use crate::host::ProcessFacts;
 
 /// What contexts can be grouped by.
@@ -108,6 +108,8 @@ struct Group {
     retired: Sums,
     /// The largest sums that were ever shown.
     shown: Sums,
+    /// Handshakes of the contexts that are gone and not kept any more.
+    handshakes: Handshakes,
 }
 
 /// What is shown of a group.
@@ -119,6 +121,8 @@ pub struct GroupTotals {
     pub key: Option<GroupKey>,
     /// Each is at least what it was the last time.
     pub sums: Sums,
+    /// How long the handshakes of all of them took.
+    pub handshakes: Handshakes,
 }
 
 /// All groups.
@@ -170,7 +174,12 @@ impl Groups {
 
     /// Takes in a context that is about to be forgotten.
     pub fn retire(&mut self, context: &Context) {
-        add(&mut self.all[context.group.0].retired, context.counted());
+        let group = &mut self.all[context.group.0];
+        add(&mut group.retired, context.counted());
+        if let Some(handshakes) = &context.handshakes {
+            group.handshakes.add(handshakes);
+            group.handshakes.clear_unfinished();
+        }
     }
 
     /// The sums with the contexts that are still kept; each is at least what it
@@ -181,8 +190,13 @@ impl Groups {
     /// between sees one too many; the sum stays there until the next handshake.
     pub fn totals<'c>(&mut self, kept: impl Iterator<Item = &'c Context>) -> Vec<GroupTotals> {
         let mut sums: Vec<Sums> = self.all.iter().map(|group| group.retired).collect();
+        let mut handshakes: Vec<Handshakes> =
+            self.all.iter().map(|group| group.handshakes).collect();
         for context in kept {
             add(&mut sums[context.group.0], context.counted());
+            if let Some(of_it) = &context.handshakes {
+                handshakes[context.group.0].add(of_it);
+            }
         }
         for (group, sums) in self.all.iter_mut().zip(sums) {
             for (shown, sum) in group.shown.iter_mut().zip(sums) {
@@ -195,7 +209,7 @@ impl Groups {
             .map(|(index, group)| {
                 let id = GroupId(index);
                 let key = (id != OVERFLOW).then(|| group.key.clone());
-                GroupTotals { id, key, sums: group.shown }
+                GroupTotals { id, key, sums: group.shown, handshakes: handshakes[index] }
             })
             .collect()
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     groups::{GroupId, Sums},
     growth::{FirstLook, Growth, Unwatched},
+    handshakes::Handshakes,
     invariants::{Contradiction, contradiction},
     reconstruct::{Observation, Source, counters_of},
     settings::Settings,
@@ -66,6 +67,8 @@ pub struct Context {
     /// Its settings, as they were last read while it lived; `None`: it ended
     /// before, or they could not be read.
     pub settings: Option<Settings>,
+    /// How long its handshakes took; `None`: none was timed.
+    pub handshakes: Option<Box<Handshakes>>,
     /// What of it cannot be: it is not read from where it stands.
     pub contradiction: Option<Contradiction>,
     /// The kernel half has no record of it any more, and no report of its end
@@ -250,6 +253,7 @@ pub(super) mod tests {
                 count: 11,
             },
             settings: None,
+            handshakes: None,
             contradiction: None,
             missing: false,
             widened,

@@ -5,6 +5,7 @@ mod ended;
 mod generations;
 pub mod groups;
 pub mod growth;
+pub mod handshakes;
 pub mod invariants;
 pub mod life;
 pub mod reconstruct;
@@ -15,6 +16,7 @@ pub mod widen;
 pub use self::{
     choice::Choice,
     growth::{Growth, Unwatched},
+    handshakes::{Handshakes, SideHandshakes},
     invariants::Contradiction,
     life::{Begins, Context, Origin, State},
     reconstruct::{Observation, Source},

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use probe_common::{ContextKey, ContextRecord};
+use probe_common::{ContextKey, ContextRecord, Side, Times};
 
 pub use super::ended::Retention;
 use super::{
@@ -10,6 +10,7 @@ use super::{
     generations::Generations,
     groups::{GroupBy, GroupTotals, Groups, Label, Sums},
     growth::FirstLook,
+    handshakes::Handshakes,
     invariants::{Contradiction, contradiction},
     life::{Begins, Context, Origin, State},
     reconstruct::{Observation, Source},
@@ -123,6 +124,7 @@ impl Registry {
             seen_at: clock::wall_clock(seen.at_ns),
             layout: record.layout,
             settings: None,
+            handshakes: None,
             contradiction,
             missing: false,
             widened,
@@ -149,6 +151,44 @@ impl Registry {
         if let Some(context) = self.live.get_mut(key).filter(|c| c.born_ns == born_ns) {
             context.settings = Some(settings);
         }
+    }
+
+    /// How long handshakes of a context took, which lives or is still kept.
+    pub fn timed(&mut self, key: &ContextKey, born_ns: u64, side: Side, times: &Times) {
+        if let Some(handshakes) = self.handshakes(key, born_ns) {
+            // Those that were given up as their context ended are counted here only.
+            let abandoned = handshakes.of(side).times.abandoned.max(times.abandoned);
+            handshakes.of_mut(side).times = Times { abandoned, ..*times };
+        }
+    }
+
+    /// A handshake of a live context has started and is not complete.
+    pub fn begun(&mut self, key: &ContextKey, born_ns: u64, side: Side, start_ns: u64) {
+        if let Some(handshakes) = self.handshakes(key, born_ns) {
+            handshakes.of_mut(side).begun(start_ns);
+        }
+    }
+
+    /// A handshake will never be complete, since its context has ended.
+    pub fn abandoned(&mut self, key: &ContextKey, born_ns: u64, side: Side) {
+        if let Some(handshakes) = self.handshakes(key, born_ns) {
+            handshakes.of_mut(side).times.abandoned += 1;
+        }
+    }
+
+    /// Those that are not complete are about to be counted anew.
+    pub fn clear_unfinished(&mut self) {
+        let live = self.live.values_mut().map(Box::as_mut);
+        for context in live.chain(self.ended.contexts_mut()) {
+            context.handshakes.iter_mut().for_each(|handshakes| handshakes.clear_unfinished());
+        }
+    }
+
+    fn handshakes(&mut self, key: &ContextKey, born_ns: u64) -> Option<&mut Handshakes> {
+        let live = self.live.get_mut(key).map(Box::as_mut);
+        let live = live.filter(|context| context.born_ns == born_ns);
+        let context = live.or_else(|| self.ended.get_mut(key, born_ns))?;
+        Some(context.handshakes.get_or_insert_default())
     }
 
     /// A context ended; the record holds its last values.

@@ -118,6 +118,7 @@ mod tests {
             state: State::Live,
             library: LibrarySnapshot::default(),
             stats,
+            handshakes: None,
             settings: None,
             grown: Some(grown),
             watched: None,

@@ -1,6 +1,7 @@
 //! A snapshot as Prometheus metrics. `docs/metrics.md` is the contract.
 
 mod contexts;
+mod handshakes;
 mod targets;
 
 use prometheus::{
@@ -37,6 +38,7 @@ pub fn encode(snapshot: &Snapshot) -> prometheus::Result<(String, Scraped)> {
     let mut text = Text(String::new());
     text.contexts(snapshot)?;
     text.groups(snapshot)?;
+    text.handshakes_of_groups(snapshot)?;
     text.targets(snapshot)?;
     text.health(snapshot)?;
     Ok((text.0, scraped))

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, presets};
 
+use super::handshakes;
 use crate::snapshot::{ContextSnapshot, GapSnapshot, Snapshot, Source};
 
 /// Columns, and what each stands for in the manual page.
@@ -25,7 +26,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     if snapshot.contexts.is_empty() {
         out.push_str(
             "No SSL_CTX was used while sslsess watched. A context appears when a handshake starts \
-             or ends, or a session is looked up: make a connection, or watch longer (--for 1m).\n",
+             with it: make a connection, or watch longer (--for 1m).\n",
         );
     } else {
         let in_containers = snapshot.contexts.iter().any(|context| context.container.is_some());
@@ -46,6 +47,7 @@ pub fn render(snapshot: &Snapshot) -> String {
         out.push_str(&table.trim_fmt());
         out.push('\n');
     }
+    out.push_str(&handshakes::render(snapshot));
     gaps(&mut out, &snapshot.gaps);
     out
 }

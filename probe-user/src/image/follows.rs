@@ -2,9 +2,14 @@
 //! added one to one counter of it, and to no other since its last hit.
 
 use super::{
-    code::{flow::Function, instruction::Control},
+    code::{
+        flow::Function,
+        instruction::{Control, Instruction},
+    },
     increments::IncrementSite,
+    layout::Layout,
     proof::ContextValue,
+    sources::On,
 };
 
 /// An increment and the probe behind it, in one function; or one that has no probe.
@@ -13,6 +18,21 @@ pub(super) struct Placed<'f> {
     pub(super) site: &'f IncrementSite,
     pub(super) probe: Option<u64>,
     pub(super) context: ContextValue,
+}
+
+impl Placed<'_> {
+    /// On which context the increment is made.
+    pub(super) fn on(&self, layout: &Layout) -> Option<On> {
+        self.context.on(self.function, layout)
+    }
+
+    /// The register that holds the connection where the probe stands.
+    pub(super) fn connection(&self) -> Option<usize> {
+        let passed = way(self)?.passed;
+        let passed: Option<Vec<Instruction>> =
+            passed.into_iter().map(|at| self.function.at(at).copied()).collect();
+        self.context.connection(self.function, self.site.address, &passed?, self.probe?)
+    }
 }
 
 /// What is executed from an increment to its probe.
@@ -106,7 +126,7 @@ mod tests {
     use probe_common::Counter;
 
     use super::*;
-    use crate::image::{code::specimen::Bytes, layout::Layout};
+    use crate::image::code::specimen::Bytes;
 
     /// For each increment and its probe, whether a hit is certain to follow it.
     fn certain_at(bytes: &'static [u8], placed: &[(u64, u64)]) -> Vec<bool> {

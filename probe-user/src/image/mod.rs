@@ -17,6 +17,7 @@ pub mod jumps;
 pub mod layout;
 mod loaded;
 pub mod marks;
+mod moments;
 mod place;
 pub mod plan;
 pub mod point;

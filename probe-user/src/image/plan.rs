@@ -16,6 +16,7 @@ use super::{
     gap::{FieldGap, Gap},
     increments::{IncrementSite, MAX_SITES},
     layout::Layout,
+    moments::moments,
     place::{first_emulated, first_stepped, holders, straight},
     point::{Argument, ProbeKind, ProbePoint, point},
     proof::ContextValue,
@@ -199,6 +200,9 @@ fn make(
         choice == PlanChoice::Auto && layout.block().is_some() && planner.increments(found);
     if !complete {
         planner.entries();
+        if points != ProbePoints::Starts {
+            planner.untimed(Gap::DependsOn { on: "where the increments are" });
+        }
     }
     planner.plan.sees_changes = complete && points == ProbePoints::All;
     planner.death();
@@ -332,11 +336,29 @@ impl Planner<'_, '_> {
             })
             .collect();
         let certain = follows::certain(&placed);
-        for ((site, point), certain) in probes.iter().zip(certain) {
+        for ((site, point), certain) in probes.iter().zip(&certain) {
             if let Some(point) = point {
                 self.plan.points[*point].follows = certain.then_some(site.counter);
             }
         }
+        if self.points == ProbePoints::Starts {
+            return;
+        }
+        match moments(&placed, &certain, self.layout) {
+            Ok(moments) => {
+                for ((_, point), moment) in probes.iter().zip(moments) {
+                    if let Some(point) = point {
+                        self.plan.points[*point].moment = moment;
+                    }
+                }
+            }
+            Err((address, why)) => self.untimed(Gap::NoProbePoint { address, why }),
+        }
+    }
+
+    /// Handshakes are not timed.
+    fn untimed(&mut self, reason: Gap) {
+        self.plan.gaps.push(FieldGap { field: "probe:handshakes".to_owned(), reason });
     }
 
     /// Whether all these increments are OpenSSL's: as many, on the contexts and in

@@ -1,7 +1,10 @@
 //! One place for a probe: where it is, why, and what it means.
 
-use probe_common::{Action, BlockLayout, Counter, NO_COUNTER, ProbeSpec, argument_flags};
+use probe_common::{
+    Action, BlockLayout, Counter, NO_COUNTER, NO_REGISTER, ProbeSpec, argument_flags,
+};
 
+pub use super::moments::Moment;
 use super::{class::Class, code::instruction::Instruction, elf::Elf};
 
 /// Why a probe stands where it does.
@@ -64,6 +67,8 @@ pub struct ProbePoint {
     /// The counter that the process has just added one to, for certain, and to no
     /// other since its last hit.
     pub follows: Option<Counter>,
+    /// What a hit says of a handshake.
+    pub moment: Option<Moment>,
 }
 
 impl ProbePoint {
@@ -84,6 +89,9 @@ impl ProbePoint {
             argument,
             follows: self.follows.map_or(NO_COUNTER, |counter| counter as u8),
             displacement: self.argument.dereference.unwrap_or(0) as i32,
+            moment: self.moment.map_or(0, |moment| moment.what as u8),
+            connection: self.moment.map_or(NO_REGISTER, |moment| moment.connection as u8),
+            pad: 0,
             layout,
         }
     }
@@ -103,7 +111,7 @@ pub(super) fn point(
     let code = elf.code(address).unwrap_or_default();
     let class = elf.processor().class(code);
     let instruction = elf.processor().text(code, address);
-    let follows = None;
+    let (follows, moment) = (None, None);
     Ok(ProbePoint {
         kind,
         function,
@@ -114,5 +122,6 @@ pub(super) fn point(
         argument,
         action,
         follows,
+        moment,
     })
 }

@@ -79,16 +79,8 @@ impl ContextValue {
         passed: &[Instruction],
         at: u64,
     ) -> Option<Argument> {
-        let untouched = |register| !passed.iter().any(|i| i.assigns(register));
-        let straight = is_straight(function, increment, at);
-        let holds = |register: usize, known: &BTreeSet<Origin>, typed: bool| {
-            let origins = function.reaching(register, at);
-            let of_one_kind =
-                straight || typed || origins.iter().all(|o| is_argument(function, *o));
-            origins.is_subset(known)
-                && !origins.contains(&Origin::Outside)
-                && of_one_kind
-                && untouched(register)
+        let holds = |register, known: &BTreeSet<Origin>, typed| {
+            holds(function, register, known, typed, increment, passed, at)
         };
         if holds(self.base, &self.base_origins, self.loaded.is_some()) {
             let creates = self.creates;
@@ -113,6 +105,44 @@ impl ContextValue {
             creates: self.creates,
         })
     }
+}
+
+impl ContextValue {
+    /// The register that holds the connection at a place behind the increment, if
+    /// whatever way leads there it is the same one.
+    pub(super) fn connection(
+        &self,
+        function: &Function,
+        increment: u64,
+        passed: &[Instruction],
+        at: u64,
+    ) -> Option<usize> {
+        let Loaded { connection, connection_origins: known, .. } = self.loaded.as_ref()?;
+        holds(function, *connection, known, false, increment, passed, at).then_some(*connection)
+    }
+}
+
+/// Whether a register holds, at a place behind an increment, what it held there: one of
+/// the known origins, and all of one kind.
+fn holds(
+    function: &Function,
+    register: usize,
+    known: &BTreeSet<Origin>,
+    typed: bool,
+    increment: u64,
+    passed: &[Instruction],
+    at: u64,
+) -> bool {
+    let origins = function.reaching(register, at);
+    let of_one_kind = || {
+        typed
+            || is_straight(function, increment, at)
+            || origins.iter().all(|o| is_argument(function, *o))
+    };
+    origins.is_subset(known)
+        && !origins.contains(&Origin::Outside)
+        && of_one_kind()
+        && !passed.iter().any(|instruction| instruction.assigns(register))
 }
 
 impl Loaded {

@@ -14,7 +14,7 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
-use probe_common::{BlockLayout, ProbeSpec, names};
+use probe_common::{BlockLayout, Moment, ProbeSpec, names};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -164,7 +164,12 @@ impl Kernel {
             }
             let cookie = self.attachments.slots.take(limit).ok_or(AttachError::Full { limit })?;
             probes.cookies.push(cookie);
-            self.specs.set(cookie, point.spec(image, layout), 0)?;
+            let mut spec = point.spec(image, layout);
+            if !self.timed {
+                // There is no room for it.
+                spec.moment = Moment::None as u8;
+            }
+            self.specs.set(cookie, spec, 0)?;
             places.push((point.file_offset, cookie));
         }
         Ok(places)

@@ -1,12 +1,9 @@
 //! Loads the BPF programs, and attaches the tracepoints.
 
-use std::{
-    fs,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::{fs, hash::Hash};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, UProbe},
 };
@@ -18,7 +15,9 @@ use tracing::{debug, warn};
 use super::{
     attach::{Attachments, LinkChoice},
     btf::{self, BtfError, KernelTypes, TaskOffsets},
+    handshakes::{HandshakeMaps, MOST_UNFINISHED},
     multi::MultiProgram,
+    table::Table,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
@@ -70,11 +69,13 @@ pub struct LoadOptions {
     pub max_contexts: u32,
     /// How probes are attached.
     pub links: LinkChoice,
+    /// Whether there is to be room for the times of handshakes.
+    pub timed: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { max_contexts: 65_536, links: LinkChoice::Auto }
+        Self { max_contexts: 65_536, links: LinkChoice::Auto, timed: false }
     }
 }
 
@@ -86,9 +87,8 @@ pub struct Kernel {
     pub(super) ebpf: Ebpf,
     /// `None`: the kernel has no links for many probes.
     pub(super) multi: Option<MultiProgram>,
-    pub(super) contexts: BpfHashMap<MapData, ContextKey, ContextRecord>,
-    /// The same map, for what aya does not do with it.
-    pub(super) contexts_fd: OwnedFd,
+    pub(super) contexts: Table<ContextKey, ContextRecord>,
+    pub(super) handshakes: HandshakeMaps,
     pub(super) inherited: BpfHashMap<MapData, ContextKey, Inheritance>,
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
     pub(super) forks: BpfHashMap<MapData, u32, Fork>,
@@ -97,6 +97,8 @@ pub struct Kernel {
     pub(super) lifecycle: RingBuf<MapData>,
     pub(super) attachments: Attachments,
     last_looks: LastLooks,
+    /// There is room for the times of handshakes.
+    pub(super) timed: bool,
 }
 
 /// At which ends of a process the kernel still shows its memory: then the last
@@ -141,14 +143,12 @@ impl Kernel {
                 .ok(),
         };
         let last_looks = attach_tracepoints(&mut ebpf, &btf)?;
-        let contexts = map(&mut ebpf, names::CONTEXTS)?;
-        let Map::HashMap(data) = &contexts else {
-            return Err(LoadError::Incomplete(names::CONTEXTS));
-        };
-        let contexts_fd = data.fd().as_fd().try_clone_to_owned().map_err(LoadError::NoFile)?;
         Ok(Self {
-            contexts: contexts.try_into()?,
-            contexts_fd,
+            contexts: table(&mut ebpf, names::CONTEXTS)?,
+            handshakes: HandshakeMaps {
+                unfinished: table(&mut ebpf, names::HANDSHAKES)?,
+                times: table(&mut ebpf, names::TIMES)?,
+            },
             inherited: map(&mut ebpf, names::INHERITED)?.try_into()?,
             processes: map(&mut ebpf, names::PROCESSES)?.try_into()?,
             forks: map(&mut ebpf, names::FORKS)?.try_into()?,
@@ -159,6 +159,7 @@ impl Kernel {
             ebpf,
             multi,
             last_looks,
+            timed: options.timed,
         })
     }
 
@@ -184,6 +185,13 @@ fn load_probe(btf: &Btf, options: &LoadOptions, at: &TaskOffsets) -> Result<Ebpf
         .map_max_entries(names::CONTEXTS, options.max_contexts)
         .map_max_entries(names::INHERITED, options.max_contexts)
         .map_max_entries(names::PROCESSES, options.max_contexts);
+    if options.timed {
+        // A context may have both sides.
+        let sides = options.max_contexts.saturating_mul(2);
+        loader
+            .map_max_entries(names::HANDSHAKES, MOST_UNFINISHED)
+            .map_max_entries(names::TIMES, sides);
+    }
     let globals = [
         (names::TASK_GROUP_LEADER, &at.group_leader),
         (names::TASK_START_BOOTTIME, &at.start_boottime),
@@ -207,6 +215,13 @@ fn load_probe(btf: &Btf, options: &LoadOptions, at: &TaskOffsets) -> Result<Ebpf
     let probe: &mut UProbe = program(&mut ebpf, names::PROBE_POINT)?;
     probe.load().map_err(|source| LoadError::Program { name: names::PROBE_POINT, source })?;
     Ok(ebpf)
+}
+
+fn table<K: Pod + Eq + Hash, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<Table<K, V>, LoadError> {
+    Table::new(map(ebpf, name)?, name)
 }
 
 fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -1,12 +1,9 @@
 //! Reads and prunes the maps.
 
-use std::collections::BTreeMap;
-
 use aya::maps::MapError;
 use probe_common::{ContextKey, ContextRecord, Fork, Loss, record_flags};
-use tracing::debug;
 
-use super::{batch, load::Kernel};
+use super::{load::Kernel, table::absent_is_fine};
 
 /// "Make it if it is not there" (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
@@ -29,23 +26,7 @@ impl Kernel {
     ///
     /// If the map cannot be read.
     pub fn contexts(&self) -> Result<Vec<(ContextKey, ContextRecord)>, MapError> {
-        match batch::entries(&self.contexts_fd) {
-            Ok(found) => return Ok(found),
-            Err(error) => debug!(%error, "records are read one by one"),
-        }
-        // A key that is deleted during the walk makes the kernel begin anew:
-        // what is found twice is kept once.
-        let mut found = BTreeMap::new();
-        for entry in &self.contexts {
-            match entry {
-                Ok((key, record)) => {
-                    found.insert(key, record);
-                }
-                Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found.into_iter().collect())
+        self.contexts.entries()
     }
 
     /// One record; `None` if it is not there (any more).
@@ -54,11 +35,7 @@ impl Kernel {
     ///
     /// If the map cannot be read.
     pub fn context(&self, key: &ContextKey) -> Result<Option<ContextRecord>, MapError> {
-        match self.contexts.get(key, 0) {
-            Ok(record) => Ok(Some(record)),
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.contexts.get(key)
     }
 
     /// What a fork gave to a context, which is told once; `None`: no fork that was
@@ -135,7 +112,7 @@ impl Kernel {
             record.born_ns == born_ns && record.flags & record_flags::FOUND != 0
         };
         if self.context(key)?.is_some_and(unseen) {
-            absent_is_fine(self.contexts.remove(key))?;
+            self.contexts.remove(key)?;
         }
         Ok(())
     }
@@ -148,7 +125,7 @@ impl Kernel {
     /// If the map cannot be changed.
     pub fn forget_context(&mut self, key: &ContextKey, born_ns: u64) -> Result<(), MapError> {
         if self.context(key)?.is_some_and(|record| record.born_ns == born_ns) {
-            absent_is_fine(self.contexts.remove(key))?;
+            self.contexts.remove(key)?;
         }
         Ok(())
     }
@@ -181,17 +158,5 @@ impl Kernel {
             .into_iter()
             .map(|loss| Ok((loss, self.losses.get(&(loss as u32), 0)?.iter().sum())))
             .collect()
-    }
-}
-
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
-        {
-            Ok(())
-        }
-        other => other,
     }
 }

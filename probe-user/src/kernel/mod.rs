@@ -5,12 +5,14 @@ mod batch;
 pub mod btf;
 pub mod events;
 pub mod floor;
+mod handshakes;
 pub mod load;
 pub mod mappings;
 pub mod maps;
 mod multi;
 mod slots;
 mod syscall;
+mod table;
 
 pub use self::{
     attach::{AttachError, LinkChoice},

@@ -79,6 +79,10 @@ impl Text {
             let value = |context: &ContextSnapshot| setting_values(context.settings.as_ref()?)[at];
             self.write(family(name, help, &labels, contexts.iter().map(value)))?;
         }
+        let timed = contexts.iter().zip(&labels);
+        let timed =
+            timed.filter_map(|(context, labels)| Some((context.handshakes.as_ref()?, labels)));
+        self.handshakes_of_contexts(timed)?;
         let labels: Vec<Vec<LabelPair>> =
             contexts.iter().zip(&labels).map(|(context, labels)| info(context, labels)).collect();
         let help = "The process, library and settings of an SSL_CTX.";
@@ -128,7 +132,7 @@ fn family(
     family
 }
 
-fn label(name: &str, value: impl Into<String>) -> LabelPair {
+pub(super) fn label(name: &str, value: impl Into<String>) -> LabelPair {
     let mut label = LabelPair::default();
     label.set_name(name.to_owned());
     label.set_value(value.into());

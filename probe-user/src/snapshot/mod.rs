@@ -2,12 +2,15 @@
 //!
 //! Its JSON form is a contract: `sslsess show --json`, `GET /api/v1/contexts`.
 
+mod handshakes;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use probe_common::Counter;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::handshakes::{Bucket, HandshakesSnapshot, SideSnapshot};
 pub use crate::{
     context::{Settings, Source, State, Unwatched},
     diagnosis::Finding,
@@ -115,6 +118,10 @@ pub struct ContextSnapshot {
     /// context lived; `null`: they were not read before it ended, or cannot be read.
     #[serde(default)]
     pub settings: Option<Settings>,
+    /// How long its handshakes took; `null`: none was timed (`--probe-points
+    /// handshakes` does it).
+    #[serde(default)]
+    pub handshakes: Option<HandshakesSnapshot>,
     /// What it counted between the first look at it and the last; not part of
     /// the JSON contract.
     #[serde(skip)]
@@ -327,6 +334,8 @@ pub struct GroupSnapshot {
     pub number: Option<i64>,
     /// Contexts that live.
     pub live: usize,
+    /// How long the handshakes of its contexts took; `null`: none was timed.
+    pub handshakes: Option<HandshakesSnapshot>,
 }
 
 /// How the agent itself fares.
