@@ -11,7 +11,7 @@ use sslsess::kernel::{Kernel, LoadOptions};
 
 use crate::{
     compile::compile,
-    handshakes::Copies,
+    copies::Copies,
     lines,
     program::Program,
     report::{Figure, figure},
