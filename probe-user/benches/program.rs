@@ -16,12 +16,15 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Self {
-        let mut child = Command::new(program)
-            .args(arguments)
+        Self::start_command(Command::new(program).args(arguments))
+    }
+
+    pub(crate) fn start_command(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not run: {error}", program.display()));
+            .unwrap_or_else(|error| panic!("{command:?} does not run: {error}"));
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, stdin, stdout }

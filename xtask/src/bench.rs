@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how long it takes to learn a library and to attach its probes,
-//! what a hit, a scrape, and knowing what the processes of a host map cost. One report
-//! of all of it, and pictures.
+//! what a hit costs, also for servers and next to what one would do instead, and what a
+//! scrape and knowing what the processes of a host map cost. One report of all of it, and
+//! pictures.
 
 mod plots;
 mod report;
@@ -18,7 +19,20 @@ use self::report::{Figure, Report};
 use crate::{build, libs, packages};
 
 /// All there are.
-const BENCHMARKS: [&str; 5] = ["learn", "attach", "hits", "scrape", "discovery"];
+const BENCHMARKS: [&str; 6] = ["learn", "attach", "hits", "servers", "scrape", "discovery"];
+
+/// The programs that are measured, and what builds and asks them.
+const PACKAGES: [&str; 9] = [
+    "curl",
+    "gcc",
+    "gdb",
+    "haproxy",
+    "libc6-dev",
+    "libssl-dev",
+    "nginx-light",
+    "openssl",
+    "python3",
+];
 
 /// Debian's.
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
@@ -37,7 +51,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    packages::install("the benchmarks", &["gcc", "gdb", "libc6-dev", "libssl-dev", "python3"])?;
+    packages::install("the benchmarks", &PACKAGES)?;
     build::bpf()?;
     let directory = crate::target().join("bench");
     fs::create_dir_all(&directory)?;
@@ -111,6 +125,7 @@ fn files(benchmark: &str) -> Vec<PathBuf> {
         // Of files with all of OpenSSL in them, Node is the one that has a limit.
         "learn" => libraries().filter(|file| is_libssl(file) || *file == node()).collect(),
         "hits" => libraries().collect(),
+        "servers" => vec![node()],
         _ => Vec::new(),
     }
 }

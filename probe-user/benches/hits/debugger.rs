@@ -10,8 +10,8 @@ use std::{
 use sslsess::kernel::{Kernel, LoadOptions};
 
 use crate::{
-    compile::compile,
-    handshakes::Copies,
+    compile::{compile, make},
+    copies::Copies,
     lines,
     program::Program,
     report::{Figure, figure},
@@ -21,6 +21,9 @@ use crate::{
 /// How often each is measured, in turns.
 const TIMES: usize = 7;
 
+/// Debian's.
+const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
+
 /// The question: `SSL_CTRL_SESS_ACCEPT_GOOD`.
 const COMMAND: i32 = 25;
 
@@ -29,11 +32,14 @@ pub(crate) fn measure(directory: &Path) {
     let copies = Copies::make(directory);
     let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
     let mut program = Program::start(&path, &[&copies.paths[0], &copies.paths[1]]);
-    let pid = program.child.id();
+    // gdb finds no names in the copies, which have no sections.
+    let mut asked = Program::start(&path, &[Path::new(SYSTEM), &copies.paths[1]]);
+    let pid = asked.child.id();
     // One round says where the contexts are.
-    program.tell("resumed12 1 1");
-    let server = lines(&mut program, 5)[2][0] as u64;
+    asked.tell("resumed12 1 1");
+    let server = lines(&mut asked, 5)[2][0] as u64;
 
+    let preload = make(&directory.join("xstate.so"), "xstate", &["-shared", "-fPIC"]);
     let gdb = Command::new("gdb").arg("--version").stdout(Stdio::null()).status();
     let gdb = gdb.is_ok_and(|status| status.success());
     let [mut nothing, mut ours, mut debugger] = [const { Vec::new() }; 3];
@@ -46,7 +52,7 @@ pub(crate) fn measure(directory: &Path) {
         }));
         nothing.push(longest(&mut program, || std::thread::sleep(Duration::from_millis(500))));
         if gdb {
-            debugger.push(longest(&mut program, || answered &= ask(pid, server)));
+            debugger.push(longest(&mut asked, || answered &= ask(&preload, pid, server)));
         }
     }
     println!("the longest time between two handshakes, each of {TIMES} times (median)");
@@ -75,9 +81,10 @@ fn longest(program: &mut Program, what: impl FnOnce()) -> f64 {
 }
 
 /// Has gdb ask for one counter; says whether it was answered.
-fn ask(pid: u32, context: u64) -> bool {
+fn ask(preload: &Path, pid: u32, context: u64) -> bool {
     let function = "((long (*)(void *, int, long, void *))SSL_CTX_ctrl)";
     let output = Command::new("gdb")
+        .env("LD_PRELOAD", preload)
         .args(["-nx", "-batch", "-p", &pid.to_string()])
         .args(["-ex", &format!("call {function}({context}, {COMMAND}, 0, 0)")])
         .output()

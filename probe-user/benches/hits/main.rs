@@ -7,12 +7,14 @@
 mod code;
 #[path = "../compile.rs"]
 mod compile;
+mod copies;
 mod debugger;
 mod findings;
 mod handshakes;
 mod increments;
 #[path = "../libraries.rs"]
 mod libraries;
+mod numbers;
 mod pairs;
 #[path = "../program.rs"]
 mod program;
@@ -23,9 +25,8 @@ mod statistics;
 
 use std::process::ExitCode;
 
+use numbers::{lines, median};
 use pairs::Build;
-use program::Program;
-use statistics::quartiles;
 
 fn main() -> ExitCode {
     let directory = tempfile::tempdir().expect("a directory");
@@ -36,15 +37,4 @@ fn main() -> ExitCode {
     println!();
     debugger::measure(directory.path());
     if undisturbed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The numbers in so many lines of a program; words are left out.
-fn lines(program: &mut Program, count: usize) -> Vec<Vec<f64>> {
-    let numbers = |line: String| line.split(' ').filter_map(|word| word.parse().ok()).collect();
-    (0..count).map(|_| numbers(program.line())).collect()
-}
-
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let [_, middle, _] = quartiles(values);
-    middle
 }
