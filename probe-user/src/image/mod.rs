@@ -20,6 +20,7 @@ pub mod marks;
 mod moments;
 mod place;
 pub mod plan;
+mod planner;
 pub mod point;
 pub mod pointers;
 mod proof;

@@ -3,44 +3,20 @@
 //! where none is near, on one that it executes out of line), at a boundary that
 //! decoding from the function's start proves.
 
-use std::{ops::Range, rc::Rc};
+use std::ops::Range;
 
-use probe_common::{Action, BlockLayout, COUNTERS, Counter, NO_COUNTER, NO_FIELD};
+use probe_common::{Action, BlockLayout, Counter, NO_COUNTER, NO_FIELD};
 
 use super::{
-    calls,
-    code::{flow::Function, instruction::Instruction},
     elf::Elf,
-    follows::{self, Placed},
     functions::Functions,
-    gap::{FieldGap, Gap},
-    increments::{IncrementSite, MAX_SITES},
+    gap::FieldGap,
+    increments::IncrementSite,
     layout::Layout,
-    moments::moments,
-    place::{first_emulated, first_stepped, holders, straight},
-    point::{Argument, ProbeKind, ProbePoint, point},
-    proof::ContextValue,
-    sources::{self, CounterChange, On},
-    switch,
+    planner,
+    point::{ProbeKind, ProbePoint},
     unwind::FunctionRanges,
 };
-
-/// Functions that are given a context, and which of their arguments it is.
-const ENTRIES: [(&str, usize); 4] = [
-    ("SSL_new", 0),
-    ("SSL_set_SSL_CTX", 1),
-    ("SSL_CTX_add_session", 0),
-    ("SSL_CTX_remove_session", 0),
-];
-
-/// The two of these through which every connection gets its contexts.
-const GIVING: usize = 2;
-
-/// Functions that are given a connection, as the first argument.
-const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
-
-/// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
-const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
 
 /// Which plan to make of a library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -68,7 +44,7 @@ pub enum ProbePoints {
 
 impl ProbePoints {
     /// Whether the changes of a counter have probes.
-    fn include(self, counter: Counter) -> bool {
+    pub(super) fn include(self, counter: Counter) -> bool {
         match self {
             Self::Starts => is_start(counter),
             Self::Handshakes => {
@@ -78,7 +54,7 @@ impl ProbePoints {
         }
     }
 
-    fn action(self) -> Action {
+    pub(super) fn action(self) -> Action {
         if self == Self::All { Action::Mirror } else { Action::Meet }
     }
 }
@@ -153,8 +129,7 @@ pub fn block_layout(layout: &Layout) -> Option<BlockLayout> {
 
 /// The functions that a plan may ask for, wherever the increments are.
 pub fn asked_for(elf: &Elf, ranges: &FunctionRanges<'_>) -> impl Iterator<Item = Range<u64>> {
-    let named = ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES);
-    let named = named.filter_map(|name| elf.function(name));
+    let named = planner::named().filter_map(|name| elf.function(name));
     named.filter_map(|symbol| ranges.containing(symbol.address))
 }
 
@@ -176,366 +151,16 @@ pub fn plan_behind(
     found: &[IncrementSite],
     options: PlanOptions,
 ) -> ProbePlan {
-    let plan = make(&mut functions, layout, found, options);
+    let plan = planner::make(&mut functions, layout, found, options);
     if options.points == ProbePoints::All || plan.sees_deaths() {
         return plan;
     }
     // Without the end of a context, the next one at its address is taken for it: then
     // the counters have to tell.
-    make(&mut functions, layout, found, PlanOptions { points: ProbePoints::All, ..options })
-}
-
-fn make(
-    functions: &mut Functions<'_>,
-    layout: &Layout,
-    found: &[IncrementSite],
-    options: PlanOptions,
-) -> ProbePlan {
-    let PlanOptions { choice, points } = options;
-    let elf = functions.elf();
-    let mut planner = Planner { elf, layout, functions, points, plan: ProbePlan::default() };
-    planner.look_for_jumps(found);
-    // Where increments are known to stand: in OpenSSL, with all eleven counters.
-    let complete =
-        choice == PlanChoice::Auto && layout.block().is_some() && planner.increments(found);
-    if !complete {
-        planner.entries();
-        if points != ProbePoints::Starts {
-            planner.untimed(Gap::DependsOn { on: "where the increments are" });
-        }
-    }
-    planner.plan.sees_changes = complete && points == ProbePoints::All;
-    planner.death();
-    planner.plan
-}
-
-struct Planner<'p, 'e> {
-    elf: &'e Elf,
-    layout: &'p Layout,
-    functions: &'p mut Functions<'e>,
-    points: ProbePoints,
-    plan: ProbePlan,
-}
-
-impl Planner<'_, '_> {
-    /// Looks for the jumps into all functions that will be asked for, in one pass.
-    fn look_for_jumps(&mut self, found: &[IncrementSite]) {
-        let named = asked_for(self.elf, self.functions.ranges());
-        let functions: Vec<Range<u64>> =
-            found.iter().map(|site| site.function.clone()).chain(named).collect();
-        self.functions.prepare(&functions);
-    }
-
-    /// Places a probe behind every increment that is to have one; says whether none is
-    /// missing.
-    fn increments(&mut self, found: &[IncrementSite]) -> bool {
-        let sites: Vec<(Counter, Vec<&IncrementSite>)> =
-            COUNTERS.into_iter().map(|counter| (counter, self.sites(found, counter))).collect();
-        let expected = |counter| sources::in_the_sources(counter);
-        let agree = self.agree(&sites);
-        let mut complete = agree;
-        // Otherwise the counters that are missing are gaps already.
-        if !agree && sites.iter().all(|(counter, sites)| sites.len() == expected(*counter)) {
-            let reason = Gap::NotThoseOfTheSources;
-            self.plan.gaps.push(FieldGap { field: "probe:births".to_owned(), reason });
-        }
-        let mut probes: Vec<(&IncrementSite, Option<usize>)> = Vec::new();
-        for (counter, sites) in sites {
-            let field = format!("probe:{}", counter.name());
-            let expected = expected(counter);
-            if sites.len() != expected {
-                // Too many: not all of them are OpenSSL's, and which is not known.
-                let reason = Gap::IncrementCount { found: sites.len(), expected };
-                self.plan.gaps.push(FieldGap { field, reason });
-                complete = false;
-                continue;
-            }
-            if !self.points.include(counter) {
-                probes.extend(sites.into_iter().map(|site| (site, None)));
-                continue;
-            }
-            // Where not every change has a probe, one that makes no record is of no use.
-            if !agree && self.points != ProbePoints::All {
-                complete = false;
-                continue;
-            }
-            for site in sites {
-                match self.behind(site, agree) {
-                    Ok(point) => {
-                        probes.push((site, Some(self.plan.points.len())));
-                        self.plan.points.push(point);
-                    }
-                    Err(why) => {
-                        let reason = Gap::NoProbePoint { address: site.address, why };
-                        self.plan.gaps.push(FieldGap { field: field.clone(), reason });
-                        complete = false;
-                    }
-                }
-            }
-        }
-        if complete && self.points == ProbePoints::Starts {
-            complete = self.switched(&mut probes);
-        }
-        if complete {
-            self.follow(&probes);
-        }
-        complete
-    }
-
-    /// A context that a connection was switched to counts its completion without
-    /// having counted a start, if that was not done by the servername callback: so
-    /// the switch has a probe, or else the completion.
-    fn switched(&mut self, probes: &mut [(&IncrementSite, Option<usize>)]) -> bool {
-        match self.switch() {
-            Ok(point) => self.plan.points.push(point),
-            Err(reason) => {
-                let completion =
-                    probes.iter_mut().find(|(site, _)| site.counter == Counter::AcceptGood);
-                let Some((site, probe)) = completion else { return false };
-                let Ok(point) = self.behind(site, true) else {
-                    let field = "probe:SSL_set_SSL_CTX".to_owned();
-                    self.plan.gaps.push(FieldGap { field, reason });
-                    return false;
-                };
-                *probe = Some(self.plan.points.len());
-                self.plan.points.push(point);
-            }
-        }
-        true
-    }
-
-    /// Where a connection is given another context.
-    fn switch(&mut self) -> Result<ProbePoint, Gap> {
-        let (elf, layout) = (self.elf, self.layout);
-        let name = ENTRIES[1].0;
-        let symbol =
-            elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
-        let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
-        let function =
-            self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let (instruction, argument) =
-            switch::find(&function, layout, elf.processor().convention()).map_err(refused)?;
-        let action = self.points.action();
-        point(elf, ProbeKind::Switch, name.to_owned(), &instruction, argument, action)
-            .map_err(refused)
-    }
-
-    /// Notes which hits say for certain what was counted.
-    fn follow(&mut self, probes: &[(&IncrementSite, Option<usize>)]) {
-        let functions: Option<Vec<Rc<Function>>> =
-            probes.iter().map(|(site, _)| self.function(site.function.start)).collect();
-        let Some(functions) = functions else { return };
-        let placed: Vec<Placed<'_>> = probes
-            .iter()
-            .zip(&functions)
-            .map(|((site, point), function)| Placed {
-                function,
-                site,
-                probe: point.map(|point| self.plan.points[point].address),
-                context: ContextValue::at_increment(function, site, self.layout, true),
-            })
-            .collect();
-        let certain = follows::certain(&placed);
-        for ((site, point), certain) in probes.iter().zip(&certain) {
-            if let Some(point) = point {
-                self.plan.points[*point].follows = certain.then_some(site.counter);
-            }
-        }
-        if self.points == ProbePoints::Starts {
-            return;
-        }
-        match moments(&placed, &certain, self.layout) {
-            Ok(moments) => {
-                for ((_, point), moment) in probes.iter().zip(moments) {
-                    if let Some(point) = point {
-                        self.plan.points[*point].moment = moment;
-                    }
-                }
-            }
-            Err((address, why)) => self.untimed(Gap::NoProbePoint { address, why }),
-        }
-    }
-
-    /// Handshakes are not timed.
-    fn untimed(&mut self, reason: Gap) {
-        self.plan.gaps.push(FieldGap { field: "probe:handshakes".to_owned(), reason });
-    }
-
-    /// Whether all these increments are OpenSSL's: as many, on the contexts and in
-    /// the functions of the sources. If not, each can be something else's.
-    fn agree(&mut self, sites: &[(Counter, Vec<&IncrementSite>)]) -> bool {
-        // Told by their number alone, which costs no look at a function for each.
-        if sites.iter().any(|(counter, sites)| sites.len() > sources::in_the_sources(*counter)) {
-            return false;
-        }
-        let layout = self.layout;
-        let mut changes = Vec::new();
-        for site in sites.iter().flat_map(|(_, sites)| sites) {
-            let start = site.function.start;
-            let Some(function) = self.function(start) else { return false };
-            let context = ContextValue::at_increment(&function, site, layout, false);
-            let Some(on) = context.on(&function, layout) else { return false };
-            let IncrementSite { counter, amount, .. } = **site;
-            changes.push(CounterChange { counter, amount, on, function: start });
-        }
-        sources::are_those_of_the_sources(&changes)
-    }
-
-    /// The increments of a counter. A large program has others that look alike:
-    /// if there are too many, those count whose context comes from a connection,
-    /// and the one in `SSL_CTX_add_session`, whose argument it is.
-    fn sites<'s>(
-        &mut self,
-        found: &'s [IncrementSite],
-        counter: Counter,
-    ) -> Vec<&'s IncrementSite> {
-        let all: Vec<&IncrementSite> =
-            found.iter().filter(|site| site.counter == counter).collect();
-        if all.len() <= sources::in_the_sources(counter) || all.len() > MAX_SITES {
-            return all;
-        }
-        let layout = self.layout;
-        let add_session = self.elf.function("SSL_CTX_add_session").map(|symbol| symbol.address);
-        all.into_iter()
-            .filter(|site| {
-                counter == Counter::CacheFull && add_session == Some(site.function.start)
-                    || self.function(site.function.start).is_some_and(|function| {
-                        let context = ContextValue::at_increment(&function, site, layout, false);
-                        context.on(&function, layout).is_some_and(|on| on != On::Given)
-                    })
-            })
-            .collect()
-    }
-
-    /// The first emulated instruction behind an increment at which the context
-    /// can be had.
-    ///
-    /// `agree`: all increments are those of the sources, and this is one of them;
-    /// else it makes no record.
-    fn behind(&mut self, site: &IncrementSite, agree: bool) -> Result<ProbePoint, &'static str> {
-        let (elf, layout) = (self.elf, self.layout);
-        let name = self.name(site.function.start);
-        let function = self.function(site.function.start).ok_or("its function does not decode")?;
-        let increment = function.at(site.address).ok_or("it is not at an instruction's start")?;
-        let context = ContextValue::at_increment(&function, site, layout, agree);
-        let argument =
-            |passed: &[Instruction], at| context.available(&function, site.address, passed, at);
-        let found = first_emulated(&function, increment.end(), argument);
-        let (instruction, argument) = match found {
-            Ok(found) => found,
-            Err(why) => first_stepped(&function, increment.end(), argument).ok_or(why)?,
-        };
-        let (kind, action) = (ProbeKind::Increment(site.counter), self.points.action());
-        point(elf, kind, name, &instruction, argument, action)
-    }
-
-    /// Probes at the entries of functions that are given contexts.
-    fn entries(&mut self) {
-        let arguments = self.elf.processor().convention().arguments;
-        let context = |argument: usize| Argument {
-            register: arguments[argument],
-            dereference: None,
-            creates: true,
-        };
-        let action = self.points.action();
-        // Every context of a connection comes through the first two: nothing else is
-        // needed then.
-        if self.points != ProbePoints::All {
-            let giving: Result<Vec<ProbePoint>, Gap> = ENTRIES[..GIVING]
-                .iter()
-                .map(|(name, at)| self.at_entry(name, ProbeKind::Entry, context(*at), action))
-                .collect();
-            if let Ok(points) = giving {
-                self.plan.points = points;
-                return;
-            }
-        }
-        for (function, argument) in ENTRIES {
-            self.entry(function, ProbeKind::Entry, context(argument), action);
-        }
-        // What `SSL_get_SSL_CTX` loads is a context, whatever the object is;
-        // `session_ctx` is one in a TLS connection only, so it creates nothing.
-        let fields = [(self.layout.ssl_to_ctx, true), (self.layout.ssl_to_session_ctx, false)];
-        for function in CONNECTIONS {
-            for (field, creates) in fields {
-                let Some(field) = field else { continue };
-                let argument =
-                    Argument { register: arguments[0], dereference: Some(field), creates };
-                self.entry(function, ProbeKind::Entry, argument, action);
-            }
-        }
-    }
-
-    /// `SSL_CTX_free` flushes the cache when no reference is left, before it
-    /// frees anything (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
-    fn death(&mut self) {
-        if self.layout.references.is_none() {
-            let reason = Gap::DependsOn { on: "references" };
-            self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
-            return;
-        }
-        let flush = FLUSHES
-            .into_iter()
-            .find(|name| self.elf.function(name).is_some())
-            .unwrap_or("SSL_CTX_flush_sessions");
-        if let Err(reason) = calls::expect(self.elf, self.functions.ranges(), "SSL_CTX_free", flush)
-        {
-            self.plan.gaps.push(FieldGap { field: "probe:death".to_owned(), reason });
-            return;
-        }
-        let argument = Argument {
-            register: self.elf.processor().convention().arguments[0],
-            dereference: None,
-            creates: true,
-        };
-        self.entry(flush, ProbeKind::Death, argument, Action::MirrorOrEnd);
-    }
-
-    fn entry(&mut self, name: &str, kind: ProbeKind, argument: Argument, action: Action) {
-        match self.at_entry(name, kind, argument, action) {
-            Ok(point) => self.plan.points.push(point),
-            Err(reason) => {
-                let field = format!("probe:{name}");
-                self.plan.gaps.push(FieldGap { field, reason });
-            }
-        }
-    }
-
-    /// The first emulated instruction on the way in, at which the argument is
-    /// still in its register, or in one that it was copied to.
-    fn at_entry(
-        &mut self,
-        name: &str,
-        kind: ProbeKind,
-        argument: Argument,
-        action: Action,
-    ) -> Result<ProbePoint, Gap> {
-        let elf = self.elf;
-        let symbol =
-            elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
-        let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
-        let function =
-            self.function(symbol.address).ok_or_else(|| refused("the function does not decode"))?;
-        let path = straight(&function, symbol.address);
-        let holders = holders(&function, &path, argument.register);
-        let argument_at = |at| {
-            let holder = holders.iter().find(|holder| holder.holds_at(&function, at))?;
-            Some(Argument { register: holder.register, ..argument })
-        };
-        let emulated = path.iter().filter(|instruction| instruction.emulated);
-        let stepped = path.iter().filter(|instruction| instruction.steppable);
-        let (instruction, argument) = emulated
-            .chain(stepped)
-            .find_map(|instruction| Some((instruction, argument_at(instruction.address)?)))
-            .ok_or_else(|| refused("the argument is in no register any more"))?;
-        point(elf, kind, name.to_owned(), instruction, argument, action).map_err(refused)
-    }
-
-    fn function(&mut self, start: u64) -> Option<Rc<Function>> {
-        self.functions.starting_at(start)
-    }
-
-    fn name(&self, start: u64) -> String {
-        self.elf.function_name(start).map_or_else(|| format!("sub_{start:x}"), str::to_owned)
-    }
+    planner::make(
+        &mut functions,
+        layout,
+        found,
+        PlanOptions { points: ProbePoints::All, ..options },
+    )
 }

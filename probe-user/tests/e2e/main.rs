@@ -9,6 +9,7 @@ mod containers;
 mod discovery;
 mod explain;
 mod groups;
+mod handshakes;
 mod idle;
 mod lifetimes;
 mod load;

@@ -66,12 +66,14 @@ fn ask(port: u16, query: &str) -> Option<String> {
 
 #[test]
 fn promtool_has_nothing_to_say() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(&["--probe-points", "handshakes"]);
     let mut oracle = Oracle::start(Language::Ruby);
     agent.wait_until_attached();
     oracle.ask("run tls13_tickets");
     let metrics = agent.get("/metrics");
-    assert!(metrics.contains("openssl_sess_hits_total{"), "{metrics}");
+    for family in ["openssl_sess_hits_total{", "openssl_ctx_handshake_duration_seconds_bucket{"] {
+        assert!(metrics.contains(family), "{metrics}");
+    }
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

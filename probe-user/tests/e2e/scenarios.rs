@@ -1,4 +1,4 @@
-//! Every kind of session, in every program that tells, with both probe plans:
+//! Every kind of session, in every program that tells, with several probe plans:
 //! all values equal while the contexts live, after they were freed, and after
 //! the process ended in each way there is.
 
@@ -43,6 +43,9 @@ scenarios! {
     perl_exit: Perl, Auto, Ending::Exit;
     perl_sigterm: Perl, Auto, Ending::Signal(Signal::SIGTERM);
     perl_sigkill: Perl, Auto, Ending::Signal(Signal::SIGKILL);
+
+    python_freed_with_times: Python, Handshakes, Ending::Freed;
+    ruby_sigkill_with_times: Ruby, Handshakes, Ending::Signal(Signal::SIGKILL);
 
     python_freed_with_all_probes: Python, All, Ending::Freed;
     python_exit_with_all_probes: Python, All, Ending::Exit;

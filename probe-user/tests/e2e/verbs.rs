@@ -97,7 +97,7 @@ fn explain_keeps_its_contract() {
     assert!(layout.values().all(Value::is_u64), "{layout:?}");
     let probes = of_file["probes"].as_array().expect("an array");
     let of_kind = |kind: &str| probes.iter().filter(|probe| probe["kind"] == kind).count();
-    assert_eq!((of_kind("increment"), of_kind("switch"), of_kind("death")), (6, 1, 1));
+    assert_eq!((of_kind("increment"), of_kind("switch"), of_kind("death")), (4, 1, 1));
     assert!(probes.iter().all(|probe| probe["class"] == "emulated"));
     for probe in probes {
         let text = probe["instruction"].as_str().expect("a text");

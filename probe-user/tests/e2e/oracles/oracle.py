@@ -244,6 +244,53 @@ def threads(count, each):
         worker.join()
 
 
+def slow(count, milliseconds):
+    """Handshakes with a pause in their midst; how long each side took at most and at
+    least, in nanoseconds."""
+    pair = Pair("slow", TLS13)
+    most = least = 0
+    for _ in range(count):
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = pair.client.wrap_bio(to_client, to_server, server_hostname="localhost")
+        server = pair.server.wrap_bio(to_server, to_client, server_side=True)
+        before = time.monotonic_ns()
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+        inner = time.monotonic_ns()
+        time.sleep(milliseconds / 1000)
+        least += time.monotonic_ns() - inner
+        shake(client, server, "handshake")
+        most += time.monotonic_ns() - before
+    return {"most": most, "least": least}
+
+
+def begin(count):
+    """Handshakes that start, and do not get far."""
+    pair = Pair("begun", TLS13)
+    globals()["BEGUN"] = begun = []
+    for _ in range(count):
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = pair.client.wrap_bio(to_client, to_server, server_hostname="localhost")
+        server = pair.server.wrap_bio(to_server, to_client, server_side=True)
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+        begun.append((client, server))
+
+
+def complete(count):
+    """Some of these go on."""
+    begun = globals()["BEGUN"]
+    for client, server in begun[:count]:
+        shake(client, server, "handshake")
+    del begun[:count]
+
+
 def late(count):
     pair = Pair("late", TLS12)
     resume(pair, count)
@@ -370,6 +417,12 @@ def perform(words):
             threads(int(count), int(each))
         case ["churn", count]:
             churn(int(count))
+        case ["slow", count, milliseconds]:
+            return slow(int(count), int(milliseconds))
+        case ["begin", count]:
+            begin(int(count))
+        case ["complete", count]:
+            complete(int(count))
         case ["late", count]:
             late(int(count))
         case ["again"]:
@@ -385,6 +438,7 @@ def perform(words):
                     context.sni_callback = None
             CONTEXTS.clear()
             globals().pop("LATE", None)
+            globals().pop("BEGUN", None)
             gc.collect()
         case ["hide_and_die"]:
             hide_and_die()

@@ -20,6 +20,8 @@ use super::{SSLSESS, eventually, spawn};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     Auto,
+    /// Where handshakes start, and where they are complete.
+    Handshakes,
     /// Behind every increment.
     All,
     Entry,
@@ -31,6 +33,8 @@ pub(crate) struct Agent {
 }
 
 static AUTO: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-plan", "auto"]));
+static HANDSHAKES: LazyLock<Agent> =
+    LazyLock::new(|| Agent::start(&["--probe-points", "handshakes"]));
 static ALL: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-points", "all"]));
 static ENTRY: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-plan", "entry"]));
 
@@ -39,6 +43,7 @@ impl Agent {
     pub(crate) fn shared(plan: Plan) -> &'static Self {
         match plan {
             Plan::Auto => &AUTO,
+            Plan::Handshakes => &HANDSHAKES,
             Plan::All => &ALL,
             Plan::Entry => &ENTRY,
         }
