@@ -19,7 +19,8 @@ use self::report::{Figure, Report};
 use crate::{build, libs, packages};
 
 /// All there are.
-const BENCHMARKS: [&str; 6] = ["learn", "attach", "hits", "servers", "scrape", "discovery"];
+const BENCHMARKS: [&str; 7] =
+    ["learn", "attach", "hits", "builds", "servers", "scrape", "discovery"];
 
 /// The programs that are measured, and what builds and asks them.
 const PACKAGES: [&str; 9] = [
@@ -125,6 +126,7 @@ fn files(benchmark: &str) -> Vec<PathBuf> {
         // Of files with all of OpenSSL in them, Node is the one that has a limit.
         "learn" => libraries().filter(|file| is_libssl(file) || *file == node()).collect(),
         "hits" => libraries().collect(),
+        "builds" => libraries().filter(|file| is_libssl(file)).collect(),
         "servers" => vec![node()],
         _ => Vec::new(),
     }

@@ -69,6 +69,10 @@ pub(super) fn make(
     planner.plan
 }
 
+fn is_renegotiation(counter: Counter) -> bool {
+    matches!(counter, Counter::ConnectRenegotiate | Counter::AcceptRenegotiate)
+}
+
 struct Planner<'p, 'e> {
     elf: &'e Elf,
     layout: &'p Layout,
@@ -99,8 +103,7 @@ impl Planner<'_, '_> {
             let reason = Gap::NotThoseOfTheSources;
             self.plan.gaps.push(FieldGap { field: "probe:births".to_owned(), reason });
         }
-        let switch =
-            if agree && self.points == ProbePoints::Starts { self.switch().ok() } else { None };
+        let switch = if agree && self.points == ProbePoints::Starts { self.switch() } else { None };
         let mut probes: Vec<(&IncrementSite, Option<usize>)> = Vec::new();
         for (counter, sites) in sites {
             let field = format!("probe:{}", counter.name());
@@ -123,6 +126,15 @@ impl Planner<'_, '_> {
                     continue;
                 }
                 match self.behind(site, agree) {
+                    // A renegotiation is rare: where its probe is passed by others, too,
+                    // it is not worth their hits.
+                    Ok(point)
+                        if self.points == ProbePoints::Starts
+                            && is_renegotiation(counter)
+                            && !self.is_passed_by_it_alone(site, &point) =>
+                    {
+                        probes.push((site, None));
+                    }
                     Ok(point) => {
                         probes.push((site, Some(self.plan.points.len())));
                         self.plan.points.push(point);
@@ -140,6 +152,12 @@ impl Planner<'_, '_> {
             self.plan.points.extend(switch);
         }
         complete
+    }
+
+    /// Whether the probe behind an increment is hit after that increment only.
+    fn is_passed_by_it_alone(&mut self, site: &IncrementSite, point: &ProbePoint) -> bool {
+        let function = self.function(site.function.start);
+        function.is_some_and(|f| f.only_through(&[site.address], point.address).is_some())
     }
 
     /// Whether an increment is to have a probe.
@@ -161,12 +179,25 @@ impl Planner<'_, '_> {
 
     /// Where a connection is given another context: in a libssl, in which nobody calls
     /// the function. What else is in a file may have a copy of it.
-    fn switch(&mut self) -> Result<ProbePoint, Gap> {
+    ///
+    /// Where it is called, if there is no place for each switch alone.
+    fn switch(&mut self) -> Option<ProbePoint> {
+        if !self.elf.soname().is_some_and(|soname| soname.starts_with("libssl")) {
+            return None;
+        }
+        self.at_switch().or_else(|_| self.at_switch_entry()).ok()
+    }
+
+    fn at_switch_entry(&mut self) -> Result<ProbePoint, Gap> {
+        let (name, argument) = ENTRIES[1];
+        let register = self.elf.processor().convention().arguments[argument];
+        let argument = Argument { register, dereference: None, creates: true };
+        self.at_entry(name, ProbeKind::Switch, argument, self.points.action())
+    }
+
+    fn at_switch(&mut self) -> Result<ProbePoint, Gap> {
         let (elf, layout) = (self.elf, self.layout);
         let name = ENTRIES[1].0;
-        if !elf.soname().is_some_and(|soname| soname.starts_with("libssl")) {
-            return Err(Gap::NoSymbol { function: name.to_owned() });
-        }
         let symbol =
             elf.function(name).ok_or_else(|| Gap::NoSymbol { function: name.to_owned() })?;
         let refused = |why| Gap::NoProbePoint { address: symbol.address, why };
