@@ -19,7 +19,7 @@ const IMPORTS: std::ops::Range<u64> = 0x2000..0x2100;
 
 /// What most inputs may cost: loops and forks say no more after a while. One in
 /// eight goes on for as long as a library's code may.
-const BRIEF: Bounds = Bounds { steps: 256, paths: 12, depth: DEFAULT_BOUNDS.depth };
+const BRIEF: Bounds = Bounds { steps: 256, paths: 12, ..DEFAULT_BOUNDS };
 
 /// Bytes that are code and constants at once, so that tables can be among them.
 struct Bytes<'b>(&'static dyn Processor, &'b [u8]);

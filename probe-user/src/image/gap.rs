@@ -1,8 +1,61 @@
 //! Why something about a library is not known.
 
+use std::fmt;
+
 use thiserror::Error;
 
-use super::family::Family;
+use super::{
+    code::{CodeSource, explore::Stopped},
+    family::Family,
+};
+
+/// An instruction at which the reading of code came to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The function that it is in, as far as symbols tell.
+    pub function: Option<String>,
+    /// Its address in the file's own address space.
+    pub address: u64,
+    /// The instruction, in GNU syntax; empty where there is no code.
+    pub instruction: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Stop {
+    /// What ended the reading, with the names of the file.
+    pub(super) fn of(source: &dyn CodeSource, stopped: &Stopped) -> Self {
+        let Stopped { address, ref instruction, why } = *stopped;
+        let read = || source.code(address).map(|code| source.processor().text(code, address));
+        let instruction = Some(instruction.clone()).filter(|text| !text.is_empty()).or_else(read);
+        Self {
+            function: source.function_containing(address).map(str::to_owned),
+            address,
+            instruction: instruction.unwrap_or_default(),
+            why,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, address, instruction, why } = self;
+        if instruction.is_empty() {
+            write!(f, "what is at {address:#x}")?;
+        } else {
+            write!(f, "`{instruction}` at {address:#x}")?;
+        }
+        if let Some(function) = function {
+            write!(f, " in {function}")?;
+        }
+        write!(f, ": {why}")
+    }
+}
+
+/// Places, one behind the other.
+fn listed(stops: &[Stop]) -> String {
+    stops.iter().map(|stop| format!("; {stop}")).collect()
+}
 
 /// Why something about a library is not known.
 ///
@@ -17,19 +70,15 @@ pub enum Gap {
         function: String,
     },
     /// The machine code does something that the interpreter does not follow.
-    #[error("{function}: cannot follow `{instruction}` at {address:#x}: {why}")]
+    #[error("{function}: cannot follow {stop}")]
     Unfollowed {
-        /// The function that was being read.
+        /// The function that was asked.
         function: String,
-        /// Where it stopped, as an address of the file.
-        address: u64,
-        /// The instruction there.
-        instruction: String,
-        /// What is wrong with it.
-        why: &'static str,
+        /// Where it stopped.
+        stop: Stop,
     },
     /// The function was read to its end, but does not say what is asked.
-    #[error("{function} answers `{answer}`, which is not {expected}")]
+    #[error("{function} answers `{answer}`, which is not {expected}{}", listed(.stops))]
     UnexpectedAnswer {
         /// The function that was read.
         function: String,
@@ -37,6 +86,8 @@ pub enum Gap {
         answer: String,
         /// What it should have returned.
         expected: &'static str,
+        /// If it is not known what it returns: where that ceased to be known.
+        stops: Vec<Stop>,
     },
     /// Two witnesses disagree.
     #[error("{one} contradicts {other}")]

@@ -370,6 +370,7 @@ fn num_items_of_companion(
             function: "SSL_CTX_ctrl".to_owned(),
             answer: function.to_owned(),
             expected: "what counts the items of a hash",
+            stops: Vec::new(),
         });
     }
     let elf = match companion {

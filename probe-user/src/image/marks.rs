@@ -314,6 +314,7 @@ impl<'e> Maker<'e> {
                 function: question,
                 answer: format!("{found:x?}"),
                 expected: "one hash with two functions of this file",
+                stops: Vec::new(),
             }),
         }
     }
@@ -376,6 +377,7 @@ fn hash_fields(elf: &Elf) -> Result<Learnt<(u32, u32)>, Gap> {
             function: function.to_owned(),
             answer: format!("arg0 at {hash:x?}, arg1 at {compare:x?}"),
             expected: "a place in the hash for each of its arguments",
+            stops: Vec::new(),
         }),
     }
 }

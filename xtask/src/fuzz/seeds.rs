@@ -39,6 +39,17 @@ pub(crate) fn x86_64() -> Vec<(&'static str, Vec<u8>)> {
                 0, 0, 0x48, 0x83, 0xc4, 0x18, 0xc3, 0xe8, 0xfb, 0xff, 0xff, 0xff,
             ],
         ),
+        // lea 0x78(%rdi),%rsi / call 0f / cltq / ret / 0: push %rbx / mov %rsi,%rbx /
+        // mov 8(%rdi),%rdi / call *GOT(%rip) / test %eax,%eax / je 1f / mov (%rbx),%eax /
+        // 1: pop %rbx / ret
+        (
+            "locked",
+            vec![
+                0x48, 0x8d, 0x77, 0x78, 0xe8, 0x03, 0, 0, 0, 0x48, 0x98, 0xc3, 0x53, 0x48, 0x89,
+                0xf3, 0x48, 0x8b, 0x7f, 0x08, 0xff, 0x15, 0xe6, 0x0f, 0, 0, 0x85, 0xc0, 0x74, 0x02,
+                0x8b, 0x03, 0x5b, 0xc3,
+            ],
+        ),
         // test %rdi,%rdi / je 1f / mov 8(%rdi),%rdi / call 0 / cmp $5,%rax /
         // cmovne %rsi,%rax / 1: setl %al / movzbl %al,%eax / shl $2,%rax /
         // push $3 / pop %rcx / imul $7,%rax,%rax / jmp 0
@@ -83,6 +94,22 @@ pub(crate) fn aarch64() -> Vec<(&'static str, Vec<u8>)> {
                 0x5280_0000, // 1: mov w0, #0
                 0xd65f_03c0, // ret
                 0x0001_0200, // T
+            ]),
+        ),
+        (
+            "locked",
+            code(&[
+                0xa9bf_7bfd, // stp x29, x30, [sp, #-16]!
+                0x9101_e001, // add x1, x0, #0x78
+                0x9400_0004, // bl 0f
+                0x9340_7c00, // sxtw x0, w0
+                0xa8c1_7bfd, // ldp x29, x30, [sp], #16
+                0xd65f_03c0, // ret
+                0x3400_0069, // 0: cbz w9, 1f
+                0xb940_0020, // ldr w0, [x1]
+                0xd65f_03c0, // ret
+                0x5280_0000, // 1: mov w0, #0
+                0xd65f_03c0, // ret
             ]),
         ),
         (

@@ -1,16 +1,20 @@
 //! Follows a function along all its paths, to what it returns.
 
+mod calling;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
 };
+
+use self::calling::{call_opaque, entered, note_call, returned};
 
 pub use super::processor::Stopped;
 use super::{
     CodeSource,
     history::History,
     loads::Loads,
-    machine::{Call, Flags, Increment, Machine, Store},
+    machine::{Call, Increment, Machine, Store},
     processor::{Convention, Next},
     value::{Base, Value},
 };
@@ -24,10 +28,13 @@ pub struct Bounds {
     pub paths: usize,
     /// Calls inside calls that are followed.
     pub depth: usize,
+    /// Answers of called functions, besides the first of each, that are followed on
+    /// to what the caller makes of them.
+    pub forks: usize,
 }
 
 /// For the functions that are asked: a few dozen instructions each.
-pub const DEFAULT_BOUNDS: Bounds = Bounds { steps: 4096, paths: 128, depth: 3 };
+pub const DEFAULT_BOUNDS: Bounds = Bounds { steps: 4096, paths: 128, depth: 3, forks: 8 };
 
 /// For a called function: an accessor or a wrapper is worth following, anything
 /// longer is taken as a call whose result is not known.
@@ -42,10 +49,6 @@ const MAX_BACKWARD: usize = 64;
 /// has two dozen. Every store and load looks at all of them.
 const MAX_WRITTEN: usize = 256;
 
-/// Characters of the expression by which a called function is named that has
-/// no name.
-const MAX_NAME: usize = 128;
-
 /// How one path through a function ended.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -57,6 +60,10 @@ pub struct Answer {
     pub calls: History<Call>,
     /// What it wrote to memory that is not the stack's.
     pub stores: History<Store>,
+    /// The instruction that set the register of the result last.
+    pub made_at: Option<u64>,
+    /// Why the called function whose result became unknown last was not followed.
+    pub unfollowed: Option<Rc<Stopped>>,
     /// The state at its end.
     machine: Machine,
 }
@@ -75,7 +82,7 @@ impl Answer {
 const PLT_ENTRY: usize = 6;
 
 /// For a function of which only the traces are wanted: it may be long.
-pub const TRACE_BOUNDS: Bounds = Bounds { steps: 4096, paths: 64, depth: 2 };
+pub const TRACE_BOUNDS: Bounds = Bounds { steps: 4096, paths: 64, depth: 2, forks: 0 };
 
 /// How often a trace goes to one place: once more for a loop.
 const TRACE_VISITS: usize = 2;
@@ -128,6 +135,9 @@ pub fn import_called_at(source: &dyn CodeSource, mut at: u64) -> Option<Rc<str>>
 /// Follows a function from its entry along every path that the machine's state
 /// allows, and collects what each of them returns.
 ///
+/// If it cannot be followed where each answer of what it calls is one more path,
+/// it is asked once more, with results that are not known instead.
+///
 /// # Errors
 ///
 /// If any path meets something that cannot be followed, or the bounds.
@@ -137,6 +147,12 @@ pub fn explore(
     machine: Machine,
     bounds: Bounds,
 ) -> Result<Vec<Answer>, Stopped> {
+    let mut explorer = Explorer::new(source, bounds, &machine);
+    let answers = explorer.function(entry, machine.clone());
+    if answers.is_ok() || !explorer.has_forked {
+        return answers;
+    }
+    let bounds = Bounds { forks: 0, ..bounds };
     Explorer::new(source, bounds, &machine).function(entry, machine)
 }
 
@@ -145,6 +161,7 @@ pub fn explore(
 #[must_use]
 pub fn trace(source: &dyn CodeSource, entry: u64, machine: Machine, bounds: Bounds) -> Trace {
     let mut explorer = Explorer::new(source, bounds, &machine);
+    explorer.inside.push(entry);
     let loads = machine.loads.clone();
     let mut visits: HashMap<u64, usize> = HashMap::new();
     let mut open = vec![(entry, machine)];
@@ -172,30 +189,39 @@ struct Explorer<'s> {
     steps: usize,
     paths: usize,
     depth: usize,
+    forks: usize,
+    /// Whether there were any.
+    has_forked: bool,
+    /// The functions that are followed now, the outermost first, by their entries.
+    inside: Vec<u64>,
     /// What was met on the way, also on paths that could not be followed to their ends.
     seen: Trace,
-    /// Called functions that were not followed to one answer: to try again on
+    /// Called functions that were not followed to answers, and why: to try again on
     /// every path that calls them would only cost steps.
-    opaque: BTreeSet<u64>,
+    opaque: BTreeMap<u64, Rc<Stopped>>,
 }
 
 impl<'s> Explorer<'s> {
     fn new(source: &'s dyn CodeSource, bounds: Bounds, machine: &Machine) -> Self {
-        let Bounds { steps, paths, depth } = bounds;
+        let Bounds { steps, paths, depth, forks } = bounds;
         let stack = machine.register(source.processor().convention().stack_pointer).clone();
-        Self { source, stack, steps, paths, depth, seen: Trace::default(), opaque: BTreeSet::new() }
+        let (inside, seen, opaque) = (Vec::new(), Trace::default(), BTreeMap::new());
+        let has_forked = false;
+        Self { source, stack, steps, paths, depth, forks, has_forked, inside, seen, opaque }
     }
 }
 
 impl Explorer<'_> {
     fn function(&mut self, entry: u64, machine: Machine) -> Result<Vec<Answer>, Stopped> {
+        self.inside.push(entry);
         let mut answers = Vec::new();
         let mut open = vec![(entry, machine)];
         while let Some((address, machine)) = open.pop() {
-            let stopped = |why| Stopped { address, instruction: String::new(), why };
-            self.paths = self.paths.checked_sub(1).ok_or_else(|| stopped("too many paths"))?;
+            let too_many = || stopped_at(address, "too many paths");
+            self.paths = self.paths.checked_sub(1).ok_or_else(too_many)?;
             answers.extend(self.path(address, machine, &mut open)?);
         }
+        self.inside.pop();
         Ok(answers)
     }
 
@@ -211,7 +237,7 @@ impl Explorer<'_> {
         let convention = processor.convention();
         let mut backward: usize = 0;
         loop {
-            let stopped = |why| Stopped { address: at, instruction: String::new(), why };
+            let stopped = |why| stopped_at(at, why);
             self.steps = self.steps.checked_sub(1).ok_or_else(|| stopped("too many steps"))?;
             let known = (machine.increments.len(), machine.stores.len());
             machine.at = at;
@@ -240,7 +266,9 @@ impl Explorer<'_> {
                     return Ok(Some(ended(convention, machine)));
                 }
                 Next::Call(target) => {
-                    self.call(&mut machine, &target);
+                    let room = self.paths.saturating_sub(open.len());
+                    let others = self.call(&mut machine, &target, room);
+                    open.extend(others.into_iter().map(|machine| (behind, machine)));
                     behind
                 }
                 // Else it is a jump in disguise.
@@ -263,41 +291,110 @@ impl Explorer<'_> {
         self.seen.calls.extend(machine.calls.last().cloned());
     }
 
-    /// Follows a call if it is short and has one answer; else its result is opaque.
-    fn call(&mut self, machine: &mut Machine, target: &Value) {
-        let convention = self.source.processor().convention();
+    /// Follows a call if it is short and has one answer, or is an accessor that has a
+    /// few: the paths of the caller that go on with the others are returned. Else its
+    /// result is opaque.
+    fn call(&mut self, machine: &mut Machine, target: &Value, room: usize) -> Vec<Machine> {
         self.note_call(machine, target);
-        if let Value::Constant(entry) = target
-            && self.depth > 0
-            && !self.opaque.contains(entry)
-            && let Some(inside) = entered(convention, machine)
-        {
-            let mut callee = Explorer {
-                source: self.source,
-                stack: inside.register(convention.stack_pointer).clone(),
-                steps: self.steps.min(CALLEE_STEPS),
-                paths: CALLEE_PATHS,
-                depth: self.depth - 1,
-                seen: std::mem::take(&mut self.seen),
-                opaque: std::mem::take(&mut self.opaque),
-            };
-            let granted = callee.steps;
-            let answers = callee.function(*entry, inside).unwrap_or_default();
-            // One budget for all, however deep the calls go.
-            self.steps -= granted - callee.steps;
-            self.seen = callee.seen;
-            self.opaque = callee.opaque;
-            if let Ok([answer]) = <[Answer; 1]>::try_from(answers) {
-                let stack = machine.register(convention.stack_pointer).clone();
-                *machine = answer.machine;
-                machine.close_frame(&stack);
-                machine.set_register(convention.stack_pointer, stack);
-                return;
+        if let Value::Constant(entry) = target {
+            match self.called(machine, *entry, room) {
+                Ok((first, others)) => {
+                    *machine = first;
+                    return others;
+                }
+                Err(why) => machine.unfollowed = Some(why),
             }
-            self.opaque.insert(*entry);
         }
-        call_opaque(convention, machine, target);
+        call_opaque(self.source.processor().convention(), machine, target);
+        Vec::new()
     }
+
+    /// The state behind a call of a function of this file, for each of its answers.
+    fn called(
+        &mut self,
+        machine: &Machine,
+        entry: u64,
+        room: usize,
+    ) -> Result<(Machine, Vec<Machine>), Rc<Stopped>> {
+        if let Some(why) = self.opaque.get(&entry) {
+            return Err(Rc::clone(why));
+        }
+        let convention = self.source.processor().convention();
+        let refused = |why| Rc::new(stopped_at(machine.at, why));
+        if self.inside.contains(&entry) {
+            return Err(refused("it calls a function that it is called by"));
+        }
+        if self.depth == 0 {
+            return Err(refused("it is a call inside of too many others"));
+        }
+        let inside = entered(convention, machine)
+            .ok_or_else(|| refused("it calls with a stack that is not known"))?;
+        self.follow(entry, inside, room)
+            .map(|(first, others)| {
+                let behind = |answer: Answer| returned(convention, machine, answer.machine);
+                (behind(first), others.into_iter().map(behind).collect())
+            })
+            .map_err(|why| {
+                let why = Rc::new(why);
+                self.opaque.insert(entry, Rc::clone(&why));
+                why
+            })
+    }
+
+    /// The answers of a called function: the first, and the others, if there is
+    /// room for so many.
+    fn follow(
+        &mut self,
+        entry: u64,
+        inside: Machine,
+        room: usize,
+    ) -> Result<(Answer, Vec<Answer>), Stopped> {
+        let mut callee = Explorer {
+            source: self.source,
+            stack: inside.register(self.source.processor().convention().stack_pointer).clone(),
+            steps: self.steps.min(CALLEE_STEPS),
+            paths: CALLEE_PATHS,
+            depth: self.depth - 1,
+            forks: self.forks,
+            has_forked: self.has_forked,
+            inside: self.inside.clone(),
+            seen: std::mem::take(&mut self.seen),
+            opaque: std::mem::take(&mut self.opaque),
+        };
+        let written = (inside.stores.len(), inside.increments.len());
+        let granted = callee.steps;
+        let answers = callee.function(entry, inside);
+        // One budget for all, however deep the calls go.
+        self.steps -= granted - callee.steps;
+        self.seen = callee.seen;
+        self.opaque = callee.opaque;
+        self.has_forked = callee.has_forked;
+        let mut others = answers?;
+        let first = others.pop().ok_or_else(|| stopped_at(entry, "it never returns"))?;
+        if !others.is_empty() {
+            // What is not made of a field says little, and costs as much.
+            let is_of_field = |answer: &Answer| answer.value.field().is_some();
+            if !is_of_field(&first) && !others.iter().any(is_of_field) {
+                return Err(stopped_at(entry, "it returns one thing or another"));
+            }
+            // It is an accessor. What changes something, or not, has not one effect.
+            let only_reads =
+                |answer: &Answer| (answer.stores.len(), answer.increments.len()) == written;
+            if !only_reads(&first) || !others.iter().all(only_reads) {
+                return Err(stopped_at(entry, "it writes, and not on all ways the same"));
+            }
+            if others.len() > room.min(callee.forks) {
+                return Err(stopped_at(entry, "it has too many answers"));
+            }
+            self.has_forked = true;
+        }
+        self.forks = callee.forks - others.len();
+        Ok((first, others))
+    }
+}
+
+fn stopped_at(address: u64, why: &'static str) -> Stopped {
+    Stopped { address, instruction: String::new(), why }
 }
 
 fn ended(convention: &Convention, machine: Machine) -> Answer {
@@ -306,77 +403,10 @@ fn ended(convention: &Convention, machine: Machine) -> Answer {
         increments: machine.increments.clone(),
         calls: machine.calls.clone(),
         stores: machine.stores.clone(),
+        made_at: machine.set_at(convention.result),
+        unfollowed: machine.unfollowed.clone(),
         machine,
     }
-}
-
-/// Remembers what is called, and with what.
-fn note_call(convention: &Convention, machine: &mut Machine, target: &Value) {
-    let arguments = [passed(convention, machine, 0), passed(convention, machine, 1)];
-    machine.calls.push(Call { target: target.clone(), arguments, at: machine.at });
-}
-
-/// An argument, at a call.
-fn passed(convention: &Convention, machine: &Machine, number: usize) -> Value {
-    let register = convention.arguments.get(number);
-    register.map_or(Value::Unknown, |register| machine.register(*register).clone())
-}
-
-/// The state at the entry of a function that is called now: where a call pushes
-/// the return address, that is on the stack. `None` if it is not known where the
-/// stack is.
-fn entered(convention: &Convention, machine: &Machine) -> Option<Machine> {
-    let mut inside = machine.clone();
-    let pushed = convention.pushed();
-    let top = machine.register(convention.stack_pointer).minus(&Value::Constant(pushed.into()));
-    inside.set_register(convention.stack_pointer, top.clone());
-    let is_known = pushed == 0 || inside.store(&top, pushed, Value::Unknown);
-    (is_known && inside.open_frame(&top, convention)).then_some(inside)
-}
-
-/// A call of which only the name and the first argument are kept.
-fn call_opaque(convention: &Convention, machine: &mut Machine, target: &Value) {
-    let function = match target {
-        Value::Pointer { base: Base::Import(name), offset: 0 } => name.to_string(),
-        other => other.to_string(),
-    };
-    let argument = passed(convention, machine, 0);
-    if !is_told_where_to_write(convention, machine, &function) {
-        machine.give_away_passed(convention);
-    }
-    machine.forget_memory(convention);
-    machine.flags = Flags::Unknown;
-    for register in convention.caller_saved {
-        machine.set_register(*register, Value::Unknown);
-    }
-    // The result of a longer one is not known: results are equal if names are.
-    if function.len() <= MAX_NAME {
-        machine.set_call_result(convention.result, function, argument);
-    } else {
-        machine.set_register(convention.result, Value::Unknown);
-    }
-}
-
-/// Functions of the C library that write as many bytes as their third argument
-/// says to where their first one points, and keep no address (C11, 7.24.2 and
-/// 7.24.6.1; glibc's with `-D_FORTIFY_SOURCE`).
-const WRITERS: [&str; 6] =
-    ["memcpy", "memmove", "memset", "__memcpy_chk", "__memmove_chk", "__memset_chk"];
-
-/// Whether a function is one that changes nothing but what it is told to, and
-/// that is known; forgets what it changes of the stack.
-fn is_told_where_to_write(convention: &Convention, machine: &mut Machine, function: &str) -> bool {
-    let argument = |number| passed(convention, machine, number);
-    let (to, from, length) = (argument(0), argument(1), argument(2));
-    let Value::Constant(length) = length else { return false };
-    if !WRITERS.contains(&function) || !machine.overwrite(&to, length) {
-        return false;
-    }
-    // Addresses that stand there are copied.
-    if from.is_on_stack() {
-        machine.give_away_stored();
-    }
-    true
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{
     frames::Frames,
     history::History,
     loads::Loads,
+    processor::Stopped,
     value::{Base, CallResult, Field, Value, mask, sign_extend},
 };
 
@@ -118,6 +119,8 @@ struct Cell {
 #[derive(Clone, Debug)]
 pub struct Machine {
     registers: [Value; REGISTERS],
+    /// The addresses of the instructions that set them last.
+    set_at: [u64; REGISTERS],
     /// What the flags were last set by.
     pub flags: Flags,
     /// The address of the instruction that is executed.
@@ -130,6 +133,8 @@ pub struct Machine {
     pub increments: History<Increment>,
     /// Calls that were made, also those that were followed.
     pub calls: History<Call>,
+    /// Why the last call of a function of this file that was not followed was not.
+    pub unfollowed: Option<Rc<Stopped>>,
     /// What was written to memory that is not the stack's.
     pub stores: History<Store>,
     /// Objects of which more was written than is followed.
@@ -144,6 +149,7 @@ impl Machine {
     pub fn new() -> Self {
         Self {
             registers: [const { Value::Unknown }; REGISTERS],
+            set_at: [0; REGISTERS],
             flags: Flags::Unknown,
             at: 0,
             loads: Loads::default(),
@@ -151,6 +157,7 @@ impl Machine {
             frames: Frames::new(),
             increments: History::new(),
             calls: History::new(),
+            unfollowed: None,
             stores: History::new(),
             overwritten: Vec::new(),
             non_null: Vec::new(),
@@ -167,8 +174,15 @@ impl Machine {
     pub fn set_register(&mut self, number: usize, value: Value) {
         if let Some(register) = self.registers.get_mut(number) {
             *register = value;
+            self.set_at[number] = self.at;
             self.frames.touch(number);
         }
+    }
+
+    /// The address of the instruction that set a register last, if it was set by one.
+    #[must_use]
+    pub fn set_at(&self, number: usize) -> Option<u64> {
+        self.set_at.get(number).copied().filter(|at| *at != 0)
     }
 
     /// What stands in memory, extended with zeros.

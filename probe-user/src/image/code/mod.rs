@@ -19,6 +19,8 @@ mod bounds;
 mod calls;
 pub mod explore;
 pub mod flow;
+#[cfg(test)]
+mod forks;
 pub mod frames;
 pub mod history;
 pub mod instruction;

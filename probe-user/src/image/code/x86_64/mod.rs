@@ -166,6 +166,7 @@ fn text(instruction: &iced_x86::Instruction) -> String {
     let options = formatter.options_mut();
     options.set_uppercase_hex(false);
     options.set_rip_relative_addresses(false);
+    options.set_branch_leading_zeros(false);
     formatter.format(instruction, &mut text);
     text
 }
