@@ -89,8 +89,10 @@ fn times(context: ContextKey, born_ns: u64, side: u32) -> Option<*mut Times> {
     if let Some(known) = TIMES.get_ptr_mut(key) {
         return Some(known);
     }
+    // From where it is: the stack has little room.
+    let none: &Times = &NONE;
     // Made here, or by another CPU just now.
-    let _ = TIMES.insert(key, &NONE, IF_NEW);
+    let _ = TIMES.insert(key, none, IF_NEW);
     let made = TIMES.get_ptr_mut(key);
     if made.is_none() {
         count(Loss::TimesFull);

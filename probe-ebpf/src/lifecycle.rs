@@ -21,9 +21,40 @@ pub fn send(kind: EventKind, at_ns: u64, key: &ContextKey, record: &ContextRecor
         count(Loss::RingFull);
         return false;
     };
-    entry.write(LifecycleEvent { kind: kind as u32, pad: 0, at_ns, key: *key, record: *record });
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as an event, and all of it is written.
+    unsafe {
+        begin(event, kind, at_ns, key);
+        let to = (&raw mut (*event).record).cast::<u64>();
+        let from = (&raw const *record).cast::<u64>();
+        for word in 0..WORDS {
+            to.add(word).write_volatile(from.add(word).read_volatile());
+        }
+    }
     entry.submit(0);
     true
+}
+
+/// A record is made of them.
+const WORDS: usize = size_of::<ContextRecord>() / 8;
+
+/// Writes all of an event but its record. In place, and volatile: what is written as a
+/// whole is put together on the stack first, which has no room for it.
+///
+/// # Safety
+///
+/// `event` can be written.
+#[inline(always)]
+unsafe fn begin(event: *mut LifecycleEvent, kind: EventKind, at_ns: u64, key: &ContextKey) {
+    // SAFETY: the caller's.
+    unsafe {
+        (&raw mut (*event).kind).write_volatile(kind as u32);
+        (&raw mut (*event).pad).write_volatile(0);
+        (&raw mut (*event).at_ns).write_volatile(at_ns);
+        (&raw mut (*event).key.tgid).write_volatile(key.tgid);
+        (&raw mut (*event).key.pad).write_volatile(key.pad);
+        (&raw mut (*event).key.address).write_volatile(key.address);
+    }
 }
 
 /// Sends an event that is about a process only.
@@ -44,13 +75,25 @@ fn send_process(kind: EventKind, tgid: u32) {
     entry.submit(0);
 }
 
+/// What a look at a context has found whose cache is being flushed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Flushed {
+    /// It lives on.
+    Lives,
+    /// Its last reference has gone, or it could not be read: that is said, or noted.
+    Ended,
+    /// Its last reference has gone, and it was used without anybody having seen it.
+    EndedUnknown,
+}
+
 /// A context's cache is being flushed. If that is since its last reference has
-/// gone, and nothing is freed yet: reports the end, and returns `true`.
+/// gone, and nothing is freed yet: reports the end, if there is a record of it.
 ///
 /// Where the agent cannot be told, the values stay in the map, marked as final:
 /// it finds them when it next reads the map.
 #[inline(never)]
-pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
+pub fn look_at_flushed(spec: &ProbeSpec, key: &ContextKey) -> Flushed {
     let at = now();
     let known = CONTEXTS.get_ptr_mut(key);
     let Some((block, flags)) = mirror::read_block(&spec.layout, key.address) else {
@@ -59,10 +102,10 @@ pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
             // SAFETY: a value of the map; it stays valid while this program runs.
             unsafe { (*record).flags |= record_flags::UNSURE };
         }
-        return true;
+        return Flushed::Ended;
     };
     if flags & record_flags::REFERENCES_KNOWN == 0 || block.references != 0 {
-        return false;
+        return Flushed::Lives;
     }
     let thread = bpf_get_current_pid_tgid();
     let Some(record) = known else {
@@ -71,10 +114,10 @@ pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
         // Seen for the first time in its last moment: its values are as good
         // as any. One that was never used says nothing.
         if !reported && !is_unused(&block) {
-            report_unknown(spec, key, at);
             let _ = LAST_ENDED.insert(thread, key.address, 0);
+            return Flushed::EndedUnknown;
         }
-        return true;
+        return Flushed::Ended;
     };
     // SAFETY: a value of the map; it stays valid while this program runs.
     let record = unsafe { &mut *record };
@@ -88,15 +131,31 @@ pub fn looked_at_end(spec: &ProbeSpec, key: &ContextKey) -> bool {
         record.hits += 1;
         finish(EventKind::ContextFreed, at, key, record);
     }
-    true
+    Flushed::Ended
 }
 
 /// Reports the end of a context that has no record.
 #[inline(never)]
-fn report_unknown(spec: &ProbeSpec, key: &ContextKey, at: u64) {
-    let mut record = mirror::EMPTY;
-    if mirror::fill(&mut record, spec, key.address).is_some() {
-        send(EventKind::ContextFreed, at, key, &record);
+pub fn report_unknown(spec: &ProbeSpec, key: &ContextKey) {
+    let Some(mut entry) = LIFECYCLE.reserve::<LifecycleEvent>(0) else {
+        count(Loss::RingFull);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is as long as an event, and all of it is written; any bytes are
+    // a record.
+    let filled = unsafe {
+        begin(event, EventKind::ContextFreed, now(), key);
+        let words = (&raw mut (*event).record).cast::<u64>();
+        for word in 0..WORDS {
+            words.add(word).write_volatile(0);
+        }
+        mirror::fill(&mut (*event).record, spec, key.address)
+    };
+    if filled.is_some() {
+        entry.submit(0);
+    } else {
+        entry.discard(0);
     }
 }
 
@@ -300,7 +359,10 @@ extern "C" fn inherit_one(
     let child = ContextKey { tgid: walk.child, pad: 0, address: key.address };
     // First what was inherited: who finds the record finds this too.
     let share = Inheritance { born_ns: at, counters: block.counters, pad: 0 };
-    if INHERITED.insert(child, share, 0).is_err() || CONTEXTS.insert(child, inherited, 0).is_err() {
+    let (child_key, share, record) = (&child, &share, &inherited);
+    if INHERITED.insert(child_key, share, 0).is_err()
+        || CONTEXTS.insert(child_key, record, 0).is_err()
+    {
         count(Loss::ContextsFull);
         return 0;
     }

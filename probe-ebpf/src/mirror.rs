@@ -24,7 +24,8 @@ use probe_common::{
 };
 
 use crate::{
-    argument, barrier, handshake, lifecycle,
+    argument, barrier, handshake,
+    lifecycle::{self, Flushed},
     maps::{CONTEXTS, PROBE_SPECS, PROCESSES, count},
     task,
 };
@@ -60,8 +61,15 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
     let address = argument::context_address(ctx, spec)?;
     let key = &ContextKey { tgid: current_tgid(), pad: 0, address };
 
-    if spec.action == Action::MirrorOrEnd as u8 && lifecycle::looked_at_end(spec, key) {
-        return Some(());
+    if spec.action == Action::MirrorOrEnd as u8 {
+        match lifecycle::look_at_flushed(spec, key) {
+            Flushed::Lives => {}
+            Flushed::Ended => return Some(()),
+            Flushed::EndedUnknown => {
+                lifecycle::report_unknown(spec, key);
+                return Some(());
+            }
+        }
     }
     let mut known = CONTEXTS.get_ptr_mut(key);
     if let Some(record) = known {
@@ -105,7 +113,16 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         unsafe { barrier::add(&raw mut record.hits, 1) };
         return Some(());
     }
-    observe(record, address, 1)
+    observe_hit(record, address);
+    Some(())
+}
+
+/// [`observe`] for a hit, as a function of its own, for a stack of its own: before Linux
+/// 6.13 all that are called one inside the other have 512 bytes together.
+#[inline(never)]
+fn observe_hit(record: &mut ContextRecord, address: u64) {
+    // What went wrong is counted where it went wrong.
+    let _ = observe(record, address, 1);
 }
 
 /// Brings a record up to date with the process that runs, and counts a hit, or none.
@@ -158,7 +175,9 @@ fn create(spec: &ProbeSpec, key: &ContextKey) -> bool {
     // In the map, this hit is counted when the context is observed.
     record.hits = 0;
     let room = PROCESSES.insert(key.tgid, 1, 0);
-    if room.is_ok() && CONTEXTS.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
+    // By reference: by value, it would be on the stack twice.
+    let made = &record;
+    if room.is_ok() && CONTEXTS.insert(key, made, u64::from(BPF_NOEXIST)).is_ok() {
         record.hits = 1;
         record.hit_ns = record.born_ns;
         lifecycle::send(EventKind::ContextBorn, record.born_ns, key, &record);
@@ -263,16 +282,21 @@ fn mirror(record: &mut ContextRecord, address: u64) -> Option<u32> {
             return Some(record_flags::REFERENCES_KNOWN | known);
         }
     }
-    let (block, flags) = read_apart(layout, address)?;
-    // SAFETY: the map's value; any bytes are a valid block.
-    unsafe { core::ptr::write_volatile(&raw mut record.block, block) };
-    Some(flags)
+    let flags = read_apart(record, address);
+    (flags != UNREAD).then_some(flags)
 }
 
-/// [`read_block`], as a function of its own, for a stack of its own.
+/// No flags.
+const UNREAD: u32 = u32::MAX;
+
+/// [`read_block`] into a record, as a function of its own, for a stack of its own. Says
+/// which of the optional fields are known, or [`UNREAD`].
 #[inline(never)]
-fn read_apart(layout: &BlockLayout, address: u64) -> Option<(MirroredBlock, u32)> {
-    read_block(layout, address)
+fn read_apart(record: &mut ContextRecord, address: u64) -> u32 {
+    let Some((block, flags)) = read_block(&record.layout, address) else { return UNREAD };
+    // SAFETY: the map's value; any bytes are a valid block.
+    unsafe { core::ptr::write_volatile(&raw mut record.block, block) };
+    flags
 }
 
 /// Reads what an `SSL_CTX` of the current process says of itself, and which of
