@@ -43,7 +43,7 @@ const MODES: [Mode; 3] = [
         what: "TLS 1.3, P-256, full",
         rounds: 60,
         pairs: 4,
-        hits: 2.0,
+        hits: 1.0,
         share: Some(0.5),
     },
     Mode {
@@ -51,7 +51,7 @@ const MODES: [Mode; 3] = [
         what: "TLS 1.3, P-256, resumed",
         rounds: 60,
         pairs: 6,
-        hits: 4.0,
+        hits: 1.0,
         share: None,
     },
     Mode {
@@ -59,7 +59,7 @@ const MODES: [Mode; 3] = [
         what: "TLS 1.2, resumed",
         rounds: 100,
         pairs: 24,
-        hits: 4.0,
+        hits: 1.0,
         share: Some(3.0),
     },
 ];
