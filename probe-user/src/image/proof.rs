@@ -118,9 +118,27 @@ impl ContextValue {
         at: u64,
     ) -> Option<usize> {
         let Loaded { connection, connection_origins: known, .. } = self.loaded.as_ref()?;
-        holds(function, *connection, known, false, increment, passed, at).then_some(*connection)
+        if holds(function, *connection, known, false, increment, passed, at) {
+            return Some(*connection);
+        }
+        // An argument may have gone to another register, which is kept.
+        let entry = BTreeSet::from([Origin::Entry]);
+        let is_copy = |origin: &Origin| match origin {
+            Origin::Assignment(copy) => matches!(
+                function.at(*copy).map(|copy| copy.effect),
+                Some(Effect::Copy { from, .. })
+                    if from == *connection && function.reaching(from, *copy) == entry
+            ),
+            Origin::Entry | Origin::Outside => false,
+        };
+        let mut registers = 0..REGISTERS;
+        let holds_it = |register: &usize| function.reaching(*register, at).iter().all(is_copy);
+        registers.find(|register| *known == entry && holds_it(register))
     }
 }
+
+/// General registers, of the processor that has more of them.
+const REGISTERS: usize = 32;
 
 /// Whether a register holds, at a place behind an increment, what it held there: one of
 /// the known origins, and all of one kind.
@@ -282,6 +300,46 @@ mod tests {
         assert_eq!((other.register, other.dereference, other.creates), (RBX, Some(8), true));
         // In a function that may be anybody's, no store is known.
         assert_eq!(at(stores!(16), 0x1004, 0x1012, false), None);
+    }
+
+    /// gcc 12 -O2 of `tls_finish_handshake`, 3.5: 1000: mov %rdi,%rbx / 1003: mov 8(%rdi),%rax /
+    /// 1007: xor %edi,%edi / 1009: lock addl $1,0x90(%rax) / 1011: nop / 1012: ret
+    #[test]
+    fn a_connection_is_found_in_the_register_that_keeps_it() {
+        const CODE: &[u8] = &[
+            0x48, 0x89, 0xfb, 0x48, 0x8b, 0x47, 0x08, 0x31, 0xff, 0xf0, 0x83, 0x80, 0x90, 0, 0, 0,
+            1, 0x90, 0xc3,
+        ];
+        assert_eq!(connection(CODE), Some(3));
+        // mov %rsi,%rbx: that is something else.
+        let mut other = CODE.to_vec();
+        other[1..3].copy_from_slice(&[0x89, 0xf3]);
+        assert_eq!(connection(other), None);
+        // xor %ebx,%ebx: it is not kept.
+        let mut lost = CODE.to_vec();
+        lost[8] = 0xdb;
+        assert_eq!(connection(lost.clone()), Some(7), "it is where it was");
+        lost[7..9].copy_from_slice(&[0x31, 0xff]);
+        lost[17] = 0x5b;
+        assert_eq!(connection(lost), Some(3), "the pop comes behind the probe");
+    }
+
+    /// The register with the connection behind the increment at 0x1009.
+    fn connection(bytes: impl Into<Vec<u8>>) -> Option<usize> {
+        let range = 0x1000..0x1013;
+        let function =
+            Function::new(&Bytes::new(bytes), range.clone(), &HashSet::new()).expect("it decodes");
+        let site = IncrementSite {
+            counter: Counter::AcceptGood,
+            amount: 1,
+            address: 0x1009,
+            function: range,
+            base: RAX,
+            base_at: 0x1009,
+        };
+        let layout = Layout { ssl_to_ctx: Some(8), ..Layout::default() };
+        let context = ContextValue::at_increment(&function, &site, &layout, true);
+        context.connection(&function, site.address, &[], 0x1011)
     }
 
     /// The second word of any object is where a connection of 3.2 has its context.
