@@ -2,6 +2,7 @@
 //! program of its own, which says what its contexts have counted: what is read of them
 //! has to be that. `cargo xtask bench` names the builds of `cargo xtask libs`.
 
+mod certificate;
 mod libraries;
 #[expect(dead_code, reason = "others start programs without an environment")]
 mod program;
@@ -35,7 +36,7 @@ const ELSEWHERE: f64 = 4.0;
 
 fn main() {
     let directory = tempfile::tempdir().expect("a directory");
-    let [certificate, key] = certificate(directory.path());
+    let [certificate, key] = certificate::make(directory.path());
     let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
     for (number, file) in libraries::named().into_iter().enumerate() {
         let label = libraries::label(&file);
@@ -135,16 +136,4 @@ fn answer(program: &mut Program) -> Value {
 fn libcrypto(file: &Path) -> PathBuf {
     let beside = file.with_file_name("libcrypto.so");
     if beside.exists() { beside } else { file.to_owned() }
-}
-
-fn certificate(directory: &Path) -> [PathBuf; 2] {
-    let files = ["certificate.pem", "key.pem"].map(|name| directory.join(name));
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-out".as_ref(), files[0].as_os_str(), "-keyout".as_ref(), files[1].as_os_str()])
-        .output()
-        .expect("openssl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    files
 }

@@ -3,6 +3,8 @@
 //! instead. `cargo xtask bench` builds and runs it, as root; its argument is a Node with
 //! OpenSSL in its executable, if there is one.
 
+#[path = "../certificate.rs"]
+mod certificate;
 #[path = "../hits/code.rs"]
 mod code;
 #[path = "../compile.rs"]

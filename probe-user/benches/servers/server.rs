@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::certificate;
+
 /// How long one may take to begin.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -22,19 +24,8 @@ pub(crate) struct Certificate(PathBuf);
 
 impl Certificate {
     pub(crate) fn make(directory: &Path) -> Self {
-        let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| directory.join(name));
-        let output = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-nodes", "-days", "30", "-subj", "/CN=localhost"])
-            .args(["-addext", "subjectAltName=DNS:localhost"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .expect("openssl runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let both = [certificate, key].map(|file| fs::read(file).expect("openssl made it"));
+        let both =
+            certificate::make(directory).map(|file| fs::read(file).expect("openssl made it"));
         let file = directory.join("both.pem");
         fs::write(&file, both.concat()).expect("it can be written");
         Self(file)
