@@ -18,11 +18,18 @@ const IF_NEW: u64 = 1;
 /// No handshake yet.
 static NONE: Times = Times { buckets: [0; BOUNDS_NS.len() + 1], sum_ns: 0, abandoned: 0 };
 
-/// A handshake has started on a context, or is complete.
+/// A handshake has started on a context, or is complete, at a time of `CLOCK_MONOTONIC`.
+/// (What the record says of it may be of another thread's hit by now.)
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn note(ctx: &ProbeContext, spec: &ProbeSpec, key: &ContextKey, record: &ContextRecord) {
+pub fn note(
+    ctx: &ProbeContext,
+    spec: &ProbeSpec,
+    key: &ContextKey,
+    record: &ContextRecord,
+    at: u64,
+) {
     let address = argument::register(ctx, spec.connection);
     let connection = ConnectionKey { tgid: key.tgid, pad: 0, address };
     // SAFETY: the value is read at once; one that is removed meanwhile is that of
@@ -32,7 +39,7 @@ pub fn note(ctx: &ProbeContext, spec: &ProbeSpec, key: &ContextKey, record: &Con
         // Else it started before there were probes, or was complete before: a place
         // behind both completions is passed by clients too.
         if let Some(begun) = begun {
-            let took = record.hit_ns.wrapping_sub(begun.start_ns);
+            let took = at.wrapping_sub(begun.start_ns);
             let side = begun.side;
             let _ = HANDSHAKES.remove(connection);
             complete(key, record.born_ns, side, took);
@@ -45,13 +52,8 @@ pub fn note(ctx: &ProbeContext, spec: &ProbeSpec, key: &ContextKey, record: &Con
     }
     let server = spec.moment == Moment::ServerStart as u8;
     let side = if server { Side::Server } else { Side::Client } as u32;
-    let begun = Handshake {
-        start_ns: record.hit_ns,
-        context: key.address,
-        born_ns: record.born_ns,
-        side,
-        pad: 0,
-    };
+    let begun =
+        Handshake { start_ns: at, context: key.address, born_ns: record.born_ns, side, pad: 0 };
     if HANDSHAKES.insert(connection, begun, 0).is_err() {
         count(Loss::TimesFull);
     }

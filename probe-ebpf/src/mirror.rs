@@ -102,9 +102,10 @@ pub fn probe_hit(ctx: &ProbeContext) -> Option<()> {
         count(Loss::ForeignImage);
         return None;
     }
-    record.hit_ns = now();
+    let at = now();
+    record.hit_ns = at;
     if spec.moment != Moment::None as u8 {
-        handshake::note(ctx, spec, key, record);
+        handshake::note(ctx, spec, key, record, at);
     }
     // What is not clear about a record, the look at the context clears up.
     let unclear = record.flags & (record_flags::FOUND | record_flags::UNSURE) != 0;

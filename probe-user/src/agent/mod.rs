@@ -200,9 +200,16 @@ impl Agent {
 
     /// A context has ended; it may not be known yet.
     fn conclude(&mut self, key: ContextKey, record: &ContextRecord, end: End) {
+        // Before it ends, if it is known: then it may be forgotten.
+        let known = self.registry.is_live(&key, record.born_ns);
+        if known {
+            self.take_times(&key, record.born_ns);
+        }
         let Self { kernel, programs, images, registry, .. } = self;
         registry.end(key, record, end, || origin(kernel, programs, images, &key, record));
-        self.take_times(&key, record.born_ns);
+        if !known {
+            self.take_times(&key, record.born_ns);
+        }
     }
 
     /// Reads the settings of a context that was just met: it may be gone at the
