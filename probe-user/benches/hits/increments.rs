@@ -3,18 +3,15 @@
 
 use std::{collections::HashMap, path::Path};
 
-use probe_common::{Action, BlockLayout, Counter, OPENSSL_ORDER};
 use sslsess::{
-    image::{
-        Class, Elf,
-        point::{Argument, ProbeKind, ProbePoint},
-    },
+    image::{Class, Elf, point::ProbePoint},
     kernel::{Kernel, LoadOptions, floor::Floor},
 };
 
 use crate::{
     compile::compile,
     lines,
+    made_up::{LAYOUT, point},
     pairs::{EMULATED, Pair, Place},
     program::Program,
     statistics::quartiles,
@@ -24,17 +21,6 @@ use crate::{
 /// calls of each.
 pub(crate) const ROUNDS: usize = 800;
 pub(crate) const CALLS: usize = 250;
-
-/// As the program has it.
-const LAYOUT: BlockLayout = BlockLayout {
-    counters: 0x78,
-    references: 0xa4,
-    sessions: 0x30,
-    num_items: 0x70,
-    order: OPENSSL_ORDER,
-    count: 11,
-};
-const CTX_IN_CONNECTION: u32 = 0x9a8;
 
 /// What is usually attached: to a function's entry, and to its return.
 const NAIVE: &str = "naive";
@@ -100,19 +86,8 @@ impl Took {
             .iter()
             .map(|pair| {
                 let name = Probe::Ours(*pair).function();
-                let (address, file_offset) = place(&format!("{name}_place"));
-                ProbePoint {
-                    kind: ProbeKind::Increment(Counter::AcceptGood),
-                    function: name,
-                    address,
-                    file_offset,
-                    instruction: String::new(),
-                    class: pair.0,
-                    argument: argument(pair.1),
-                    action: Action::Meet,
-                    follows: None,
-                    moment: None,
-                }
+                let place = place(&format!("{name}_place"));
+                point(name, place, *pair)
             })
             .collect();
         let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
@@ -152,16 +127,6 @@ impl Took {
     /// How many times what the other one costs, with the quartiles.
     pub(crate) fn ratio(&self, probe: Probe, other: Probe) -> [f64; 3] {
         quartiles(self.added(probe).zip(self.added(other)).map(|(one, other)| one / other))
-    }
-}
-
-/// Where the program has the context.
-fn argument(place: Place) -> Argument {
-    match place {
-        Place::Register => Argument { register: 0, dereference: None, creates: true },
-        Place::Connection => {
-            Argument { register: 7, dereference: Some(CTX_IN_CONNECTION), creates: true }
-        }
     }
 }
 

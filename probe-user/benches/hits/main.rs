@@ -14,6 +14,7 @@ mod handshakes;
 mod increments;
 #[path = "../libraries.rs"]
 mod libraries;
+mod made_up;
 mod numbers;
 mod pairs;
 #[path = "../program.rs"]

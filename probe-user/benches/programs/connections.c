@@ -1,28 +1,18 @@
-/* Asks a server for its answer, each time over a new TLS connection, as fast as it
- * can. Its arguments: a port of 127.0.0.1, how many connections there are at the same
- * time, and the processors it may run on (a mask, 0 for all).
+/* Asks a server for its answer, each time over a new TLS connection. Its argument: a port
+ * of 127.0.0.1.
  *
- * Each line that it reads is `MODE MILLISECONDS CONNECTIONS`: it goes on for so long, or
- * until it has made so many, if these are not 0. Then it prints how many it made, what
- * they took in nanoseconds, and how many of them were resumed. To resume, each of those
- * that go on at the same time takes what the server gave it in its last one, and a first
- * one that is not counted. */
+ * Each line that it reads is `MODE CONNECTIONS`. It makes so many, one after the other,
+ * and prints how many of them were resumed. To resume, it takes what the server gave it
+ * in the last one; the very first one is not counted. */
 
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
-
-#define MOST 64
 
 struct mode {
     const char *name;
@@ -44,14 +34,7 @@ static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: 
 static SSL_CTX *contexts[MODES];
 static struct sockaddr_in server = { .sin_family = AF_INET };
 
-/* What is asked for. */
-static size_t mode;
-static long until;
-static atomic_long left;
-
-static atomic_long made, resumed;
-static __thread SSL_SESSION *latest;
-static pthread_barrier_t begin, end;
+static SSL_SESSION *latest;
 
 static void check(int well, const char *what)
 {
@@ -59,13 +42,6 @@ static void check(int well, const char *what)
         perror(what);
         _exit(1);
     }
-}
-
-static long now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000L + time.tv_nsec;
 }
 
 static int keep(SSL *ssl, SSL_SESSION *session)
@@ -121,49 +97,27 @@ static int ask(size_t m, SSL_SESSION *session)
     return reused;
 }
 
-static void *connections(void *unused)
+/* So many connections; says how many were resumed. */
+static long connections(size_t m, long count)
 {
-    SSL_SESSION *session = NULL;
-    size_t of = MODES;
+    static SSL_SESSION *sessions[MODES];
+    long resumed = 0;
 
-    for (;;) {
-        pthread_barrier_wait(&begin);
-        if (of != mode) {
-            SSL_SESSION_free(session);
-            session = NULL;
-            of = mode;
-        }
-        if (modes[of].resumed && session == NULL) {
-            ask(of, NULL);
-            session = latest;
-            latest = NULL;
-            check(session != NULL, "to get a session");
-        }
-        pthread_barrier_wait(&end);
-        pthread_barrier_wait(&begin);
-        while ((until == 0 || now() < until) && atomic_fetch_sub(&left, 1) > 0) {
-            if (ask(of, session))
-                atomic_fetch_add(&resumed, 1);
-            atomic_fetch_add(&made, 1);
-            if (modes[of].resumed && latest != NULL) {
-                SSL_SESSION_free(session);
-                session = latest;
-                latest = NULL;
-            }
-        }
-        pthread_barrier_wait(&end);
+    if (modes[m].resumed && sessions[m] == NULL) {
+        ask(m, NULL);
+        sessions[m] = latest;
+        latest = NULL;
+        check(sessions[m] != NULL, "to get a session");
     }
-    return unused;
-}
-
-static void run_on(unsigned long mask)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (int cpu = 0; cpu < 64; cpu++)
-        if (mask >> cpu & 1)
-            CPU_SET(cpu, &set);
-    check(sched_setaffinity(0, sizeof set, &set) == 0, "to stay on these processors");
+    while (count-- > 0) {
+        resumed += ask(m, sessions[m]);
+        if (modes[m].resumed && latest != NULL) {
+            SSL_SESSION_free(sessions[m]);
+            sessions[m] = latest;
+            latest = NULL;
+        }
+    }
+    return resumed;
 }
 
 static void prepare(size_t m)
@@ -183,38 +137,21 @@ static void prepare(size_t m)
 int main(int argc, char **argv)
 {
     char line[64], name[16];
-    long milliseconds, count;
-    pthread_t thread;
+    long count;
+    size_t m;
 
-    int threads = argc == 4 ? atoi(argv[2]) : 0;
-    check(threads > 0 && threads <= MOST, "to understand the arguments");
+    check(argc == 2, "to understand the arguments");
     server.sin_port = htons(atoi(argv[1]));
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (strtoul(argv[3], NULL, 0) != 0)
-        run_on(strtoul(argv[3], NULL, 0));
-    for (size_t m = 0; m < MODES; m++)
+    for (m = 0; m < MODES; m++)
         prepare(m);
-    pthread_barrier_init(&begin, NULL, threads + 1);
-    pthread_barrier_init(&end, NULL, threads + 1);
-    for (int n = 0; n < threads; n++)
-        check(pthread_create(&thread, NULL, connections, NULL) == 0, "to start a thread");
     while (fgets(line, sizeof line, stdin) != NULL) {
-        if (sscanf(line, "%15s %ld %ld", name, &milliseconds, &count) != 3)
+        if (sscanf(line, "%15s %ld", name, &count) != 2)
             return 1;
-        for (mode = 0; mode < MODES && strcmp(modes[mode].name, name) != 0; mode++)
+        for (m = 0; m < MODES && strcmp(modes[m].name, name) != 0; m++)
             ;
-        check(mode < MODES, "to know the mode");
-        /* Sessions, where they are missing. */
-        pthread_barrier_wait(&begin);
-        pthread_barrier_wait(&end);
-        made = 0;
-        resumed = 0;
-        left = count ? count : 1L << 40;
-        long start = now();
-        until = milliseconds ? start + milliseconds * 1000000L : 0;
-        pthread_barrier_wait(&begin);
-        pthread_barrier_wait(&end);
-        printf("%ld %ld %ld\n", made, now() - start, resumed);
+        check(m < MODES, "to know the mode");
+        printf("%ld\n", connections(m, count));
         fflush(stdout);
     }
     return 0;

@@ -27,36 +27,16 @@ pub(crate) const RESUMED_12: Mode =
 
 pub(crate) struct Connections(Program);
 
-/// What was made.
-pub(crate) struct Made {
-    pub(crate) connections: f64,
-    pub(crate) seconds: f64,
-    pub(crate) resumed: f64,
-}
-
 impl Connections {
-    /// To a port, so many at the same time, from processors (a mask, or 0).
-    pub(crate) fn start(program: &Path, port: u16, at_once: usize, processors: u64) -> Self {
-        let numbers = [u64::from(port), at_once as u64, processors];
-        let arguments = numbers.map(|number| number.to_string());
-        Self(Program::start(program, &arguments))
+    /// To a port.
+    pub(crate) fn start(program: &Path, port: u16) -> Self {
+        Self(Program::start(program, &[port.to_string()]))
     }
 
-    /// Makes connections for a time.
-    pub(crate) fn make_for(&mut self, mode: Mode, milliseconds: u64) -> Made {
-        self.make_until(mode, milliseconds, 0)
-    }
-
-    /// Makes so many.
-    pub(crate) fn make(&mut self, mode: Mode, connections: u64) -> Made {
-        self.make_until(mode, 0, connections)
-    }
-
-    fn make_until(&mut self, mode: Mode, milliseconds: u64, connections: u64) -> Made {
-        self.0.tell(&format!("{} {milliseconds} {connections}", mode.name));
-        let [connections, took, resumed] = lines(&mut self.0, 1)[0][..] else {
-            panic!("three numbers");
-        };
-        Made { connections, seconds: took / 1e9, resumed }
+    /// Makes so many, one after the other; says how many were resumed.
+    pub(crate) fn make(&mut self, mode: Mode, connections: u64) -> f64 {
+        self.0.tell(&format!("{} {connections}", mode.name));
+        let [resumed] = lines(&mut self.0, 1)[0][..] else { panic!("one number") };
+        resumed
     }
 }

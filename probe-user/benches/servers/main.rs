@@ -12,11 +12,12 @@ mod compile;
 mod connections;
 #[path = "../hits/copies.rs"]
 mod copies;
-#[expect(dead_code, reason = "one figure of it is compared with")]
-#[path = "../hits/increments.rs"]
-mod increments;
+mod in_place;
 #[path = "../libraries.rs"]
 mod libraries;
+mod load;
+#[path = "../hits/made_up.rs"]
+mod made_up;
 mod nginx;
 #[path = "../hits/numbers.rs"]
 mod numbers;
@@ -33,6 +34,7 @@ mod shim;
 #[path = "../statistics.rs"]
 mod statistics;
 mod tally;
+mod trust;
 
 use numbers::{lines, median};
 

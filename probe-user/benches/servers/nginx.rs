@@ -1,6 +1,6 @@
 //! What probes take of a busy nginx.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, time::Duration};
 
 use nix::{
     time::{ClockId, clock_getcpuclockid, clock_gettime},
@@ -13,10 +13,10 @@ use sslsess::{
 
 use crate::{
     code::Code,
-    compile::compile,
-    connections::{Connections, FULL_13, Mode, RESUMED_12, RESUMED_13},
+    connections::{FULL_13, Mode, RESUMED_12, RESUMED_13},
     copies::Copies,
-    increments::{Probe, Took},
+    in_place::InPlace,
+    load::Load,
     median,
     pairs::{Pair, Place},
     report::{Figure, figure},
@@ -30,18 +30,27 @@ const DEAREST: Pair = (Class::Jmp, Place::Connection);
 
 const MODES: [Mode; 3] = [FULL_13, RESUMED_13, RESUMED_12];
 
-/// How often it is measured without probes, twice with them, and without them again.
-const TURNS: usize = 32;
+/// How often the probes go from one copy of the library to the other and back.
+const SWAPS: usize = 12;
 
-/// How often somebody else may have probes in it.
-const MOST_LEFT_OUT: usize = 40;
+/// How often the two workers are asked in turns, until the probes move.
+const ROUNDS: usize = 10;
+
+/// How often somebody else may have probes in them.
+const MOST_LEFT_OUT: usize = 20;
 
 /// Milliseconds: each time, and before, until all goes as it will go on.
-const SLICE: u64 = 200;
+const SLICE: u64 = 100;
 const BEFORE: u64 = 50;
 
-/// Connections at the same time.
-const AT_ONCE: usize = 8;
+/// Connections at the same time: more than a worker has time for. If its queue were
+/// empty now and then, it would sleep, and the client would; to wake each other takes
+/// microseconds of both, and a worker that is slower by one sleeps more, or less.
+pub(crate) const AT_ONCE: usize = 48;
+
+/// Connections that may be full ones though they were to be resumed: the server did not
+/// give a session in time.
+const SESSIONS: f64 = AT_ONCE as f64;
 
 /// Percent that the probes may take.
 const LIMIT: f64 = 1.0;
@@ -50,46 +59,62 @@ const LIMIT: f64 = 1.0;
 const BUSY: f64 = 95.0;
 
 pub(crate) fn measure(directory: &Path) {
-    let [_, cost, _] = Took::measure(directory).cost(Probe::Ours(DEAREST));
-    let client = compile(directory, "connections", &["ssl", "crypto"]);
     let certificate = Certificate::make(directory);
     let copies = Copies::make(directory);
-    let library = Some(copies.paths[0].as_path());
-    let server = Server::start(directory, &certificate, Kind::Nginx, None, library);
-    let clock = clock_getcpuclockid(Pid::from_raw(server.pid.cast_signed())).expect("it runs");
-    let mut nginx = Nginx {
-        code: Code::of(server.pid, &copies.paths[0]),
-        client: Connections::start(&client, server.port, AT_ONCE, others()),
-        kernel: Kernel::load(LoadOptions::default()).expect("it works here"),
-        tally: Tally::default(),
-        copies,
-        server,
-        clock,
-    };
+    let workers = [0, 1].map(|copy| Worker::start(directory, &certificate, &copies, copy));
+    let mut in_place = InPlace::start(directory, &certificate, DEAREST);
+    let kernel = Kernel::load(LoadOptions::default()).expect("it works here");
+    let mut nginx = Nginx { workers, kernel, tally: Tally::default(), copies };
     println!(
-        "one worker of nginx, a connection for each request, {AT_ONCE} at the same time; \
-         {TURNS} times {SLICE} ms without probes, with, with, and without; and the same with \
-         probes in a library that it has not loaded"
+        "two workers of nginx in turns, a connection for each request, {AT_ONCE} at the same \
+         time; each worker has its copy of libssl; {SWAPS} times there are probes in one of \
+         them, and in the other; and none, which shows the noise"
     );
     for mode in MODES {
+        let cost = in_place.of_mode(mode);
         nginx.of_mode(mode, cost);
     }
 }
 
-/// All processors but the first, which the worker keeps to: a mask. 0 if there is one.
-fn others() -> u64 {
-    let count = thread::available_parallelism().map_or(1, |count| count.get().min(64));
-    u64::MAX.unbounded_shr(64 - count as u32) & !1
+/// An nginx of its own, and who asks it.
+struct Worker {
+    server: Server,
+    load: Load,
+    clock: ClockId,
+    code: Code,
 }
 
-struct Nginx {
-    code: Code,
-    client: Connections,
-    kernel: Kernel,
-    tally: Tally,
-    copies: Copies,
-    server: Server,
-    clock: ClockId,
+impl Worker {
+    fn start(directory: &Path, certificate: &Certificate, copies: &Copies, copy: usize) -> Self {
+        let library = &copies.paths[copy];
+        let environment = [("LD_PRELOAD", &**library)];
+        let server = Server::start(directory, certificate, Kind::Nginx, None, &environment);
+        Self {
+            load: Load::start(server.port, AT_ONCE),
+            clock: clock_getcpuclockid(Pid::from_raw(server.pid.cast_signed())).expect("it runs"),
+            code: Code::of(server.pid, library),
+            server,
+        }
+    }
+
+    fn slice(&mut self, mode: Mode) -> Slice {
+        let before = self.processor();
+        let made = self.load.make_for(mode, SLICE);
+        let processor = self.processor() - before;
+        let expected = if mode.resumed { made.connections } else { 0.0 };
+        assert!(
+            (made.resumed - expected).abs() < SESSIONS,
+            "{}: {} resumed",
+            mode.what,
+            made.resumed
+        );
+        Slice { connections: made.connections, seconds: made.seconds, processor }
+    }
+
+    /// Seconds that it has taken of its processor.
+    fn processor(&self) -> f64 {
+        Duration::from(clock_gettime(self.clock).expect("it runs")).as_secs_f64()
+    }
 }
 
 /// What went on for a time.
@@ -102,139 +127,154 @@ struct Slice {
 }
 
 impl Slice {
-    fn and(self, other: Self) -> Self {
-        Self {
-            connections: self.connections + other.connections,
-            seconds: self.seconds + other.seconds,
-            processor: self.processor + other.processor,
-        }
+    /// Seconds for each.
+    fn each(self) -> f64 {
+        self.seconds / self.connections
     }
 
-    /// Requests a second.
-    fn rate(self) -> f64 {
-        self.connections / self.seconds
-    }
-
-    /// Microseconds of the processor for each.
+    /// Seconds of the processor for each.
     fn cost(self) -> f64 {
-        self.processor / self.connections * 1e6
+        self.processor / self.connections
+    }
+
+    /// Percent of the processor.
+    fn busy(self) -> f64 {
+        self.processor / self.seconds * 100.0
     }
 }
 
-/// Which of the copies of libssl gets the probes.
-#[derive(Clone, Copy)]
-enum Library {
-    Loaded = 0,
-    /// The one that nginx has not loaded: what seems to come of that is noise.
-    Other = 1,
+/// Whether there are probes at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Ours,
+    /// What seems to come of them is noise.
+    None,
 }
 
-struct Turn {
-    without: Slice,
-    with: Slice,
+/// What was seen with probes in one of the copies.
+struct Seen {
+    /// Without them, of each request.
+    took: f64,
+    processor: f64,
+    busy: f64,
+    /// Logarithms: how many times as long a request takes with them, and as long of the
+    /// processor.
+    longer: f64,
+    more: f64,
     /// Of each connection.
     hits: f64,
 }
 
+struct Nginx {
+    workers: [Worker; 2],
+    kernel: Kernel,
+    tally: Tally,
+    copies: Copies,
+}
+
 impl Nginx {
     fn of_mode(&mut self, mode: Mode, cost: f64) {
-        // Makes the context known, and the client gets its sessions.
-        self.with_probes(mode, Library::Loaded);
-        let [mut turns, mut control] = [const { Vec::new() }; 2];
+        // Makes the contexts known, and the clients get their sessions.
+        for copy in [0, 1] {
+            self.with_probes(mode, copy, Which::Ours);
+        }
+        let [mut ours, mut none] = [const { Vec::new() }; 2];
         let mut left_out = 0;
-        while turns.len().min(control.len()) < TURNS && left_out < MOST_LEFT_OUT {
-            for (library, turns) in [(Library::Loaded, &mut turns), (Library::Other, &mut control)]
-            {
-                match self.turn(mode, library) {
-                    Some(turn) => turns.push(turn),
-                    None => left_out += 1,
+        while ours.len().min(none.len()) < SWAPS && left_out < MOST_LEFT_OUT {
+            for (which, seen) in [(Which::Ours, &mut ours), (Which::None, &mut none)] {
+                match [0, 1].map(|copy| self.with_probes(mode, copy, which)) {
+                    [Some(first), Some(second)] => seen.push([first, second]),
+                    _ => left_out += 1,
                 }
             }
         }
         if left_out > 0 {
             println!("{left_out} times somebody else had probes in it: not counted");
         }
-        assert!(!turns.is_empty() && !control.is_empty(), "it was measured");
-        report(mode, &turns, &control, cost);
+        assert!(!ours.is_empty() && !none.is_empty(), "it was measured");
+        report(mode, &ours, &none, cost);
     }
 
-    fn turn(&mut self, mode: Mode, library: Library) -> Option<Turn> {
-        let first = self.slice(mode);
-        let with = self.with_probes(mode, library);
-        let last = self.slice(mode);
-        let (with, hits) = with?;
-        Some(Turn { without: first.and(last), with, hits })
-    }
-
-    fn slice(&mut self, mode: Mode) -> Slice {
-        self.client.make_for(mode, BEFORE);
-        let before = self.processor();
-        let made = self.client.make_for(mode, SLICE);
-        let processor = self.processor() - before;
-        Slice { connections: made.connections, seconds: made.seconds, processor }
-    }
-
-    /// Two, with probes, and the hits of each connection; `None` if there were others.
-    fn with_probes(&mut self, mode: Mode, library: Library) -> Option<(Slice, f64)> {
-        let nobody = self.code.probes() == 0;
-        self.copies.attach(&mut self.kernel, library as usize);
-        let expected = match library {
-            Library::Loaded => self.copies.places().len(),
-            Library::Other => 0,
-        };
-        let slices = [self.slice(mode), self.slice(mode)];
-        let before = self.tally.hits(&mut self.kernel, self.server.pid);
-        let counted = self.client.make_for(mode, BEFORE);
-        let after = self.tally.hits(&mut self.kernel, self.server.pid);
-        let these_alone = self.code.probes() == expected;
+    /// Asks both in turns, with probes in one of the copies; `None` if there were others.
+    fn with_probes(&mut self, mode: Mode, probed: usize, which: Which) -> Option<Seen> {
+        let mut expected = [0, 0];
+        if which == Which::Ours {
+            self.copies.attach(&mut self.kernel, probed);
+            expected[probed] = self.copies.places().len();
+        }
+        let these_alone = |workers: &[Worker; 2]| workers.each_ref().map(|w| w.code.probes());
+        let alone_before = these_alone(&self.workers) == expected;
+        for worker in &mut self.workers {
+            worker.load.make_for(mode, BEFORE);
+        }
+        let rounds: Vec<[Slice; 2]> = (0..ROUNDS)
+            .map(|round| {
+                let first = round % 2;
+                let one = self.workers[first].slice(mode);
+                let other = self.workers[1 - first].slice(mode);
+                if first == 0 { [one, other] } else { [other, one] }
+            })
+            .collect();
+        let pid = self.workers[probed].server.pid;
+        let before = self.tally.hits(&mut self.kernel, pid);
+        let counted = self.workers[probed].load.make_for(mode, BEFORE);
+        let after = self.tally.hits(&mut self.kernel, pid);
+        let alone_after = these_alone(&self.workers) == expected;
         self.kernel.detach_all();
-        let hits = (after - before) as f64 / counted.connections;
-        (nobody && these_alone).then_some((slices[0].and(slices[1]), hits))
-    }
-
-    /// Seconds that the worker has taken of its processor.
-    fn processor(&self) -> f64 {
-        Duration::from(clock_gettime(self.clock).expect("it runs")).as_secs_f64()
+        let without = |of: fn(Slice) -> f64| median(rounds.iter().map(|r| of(r[1 - probed])));
+        let times = |of: fn(Slice) -> f64| {
+            median(rounds.iter().map(|r| (of(r[probed]) / of(r[1 - probed])).ln()))
+        };
+        (alone_before && alone_after).then(|| Seen {
+            took: without(Slice::each),
+            processor: without(Slice::cost),
+            busy: without(Slice::busy),
+            longer: times(Slice::each),
+            more: times(Slice::cost),
+            hits: (after - before) as f64 / counted.connections,
+        })
     }
 }
 
-fn report(mode: Mode, turns: &[Turn], control: &[Turn], cost: f64) {
-    let took = median(turns.iter().map(|turn| turn.without.cost()));
-    let rate = median(turns.iter().map(|turn| turn.without.rate()));
-    let busy = turns.iter().map(|turn| turn.without.processor / turn.without.seconds);
-    let busy = median(busy) * 100.0;
-    let hits = median(turns.iter().map(|turn| turn.hits));
-    let percent = |ratio: f64| (ratio - 1.0) * 100.0;
-    let lost = |turns: &[Turn]| {
-        quartiles(turns.iter().map(|t| -percent(t.with.rate() / t.without.rate())))
-    };
-    let added =
-        |turns: &[Turn]| quartiles(turns.iter().map(|t| percent(t.with.cost() / t.without.cost())));
-    let noise = [lost(control), added(control)];
-    let [lost, added] = [lost(turns), added(turns)];
-    let counted = hits * cost / 1000.0 / took * 100.0;
+/// The percent that something is more with probes, with the quartiles. By which of the
+/// workers is slower by itself, what is seen of the one is too much, and of the other too
+/// little.
+fn percent(seen: &[[Seen; 2]], of: fn(&Seen) -> f64) -> [f64; 3] {
+    let times = seen.iter().map(|[one, other]| f64::midpoint(of(one), of(other)));
+    quartiles(times).map(|times| (times.exp() - 1.0) * 100.0)
+}
+
+fn report(mode: Mode, ours: &[[Seen; 2]], none: &[[Seen; 2]], cost: f64) {
+    let of_all = |of: fn(&Seen) -> f64| median(ours.iter().flatten().map(of));
+    let (took, busy, hits) = (of_all(|s| s.took), of_all(|s| s.busy), of_all(|s| s.hits));
+    let processor = of_all(|s| s.processor);
+    // Of the requests in a time: they take 1 / (1 - lost) times as long.
+    let lost = |seen| percent(seen, |s| s.longer).map(|p| p / (100.0 + p) * 100.0);
+    let more = |seen| percent(seen, |s| s.more);
+    let noise = [lost(none), more(none)];
+    let [lost, more] = [lost(ours), more(ours)];
+    let counted = hits * cost / 1e9 / processor * 100.0;
     // The limit is for the first of these that can be seen: a median varies by about the
     // distance of the quartiles by the root of their number.
-    let varies = |[first, _, third]: [f64; 3]| (third - first) / (turns.len() as f64).sqrt();
+    let varies = |[first, _, third]: [f64; 3]| (third - first) / (ours.len() as f64).sqrt();
     let seen = |share| varies(share) <= LIMIT / 2.0;
     let by_rate = busy >= BUSY && seen(lost);
-    let by_processor = !by_rate && seen(added);
+    let by_processor = !by_rate && seen(more);
     let limit = |of: bool| of.then_some(LIMIT);
     let of = mode.what;
     let say = |name: String, unit, value, spread, limit| {
         figure(&Figure { section: "nginx", name: &name, unit, value, spread, limit });
     };
-    say(format!("a second without probes, {of}"), "req", rate, None, None);
+    say(format!("a second without probes, {of}"), "req", 1.0 / took, None, None);
     say(format!("the worker is busy, {of}"), "%", busy, None, None);
-    say(format!("of the processor for a request, {of}"), "us", took, None, None);
+    say(format!("of the processor for a request, {of}"), "us", processor * 1e6, None, None);
     say(format!("of a request, {of}"), "hits", hits, None, None);
-    let [rate, processor] =
-        ["requests a second that are lost", "more of the processor for a request"];
+    let [rate, work] = ["requests a second that are lost", "more of the processor for a request"];
     for (what, [first, value, third], limit) in [
         (rate.to_owned(), lost, limit(by_rate)),
-        (format!("{rate} (probes elsewhere)"), noise[0], None),
-        (processor.to_owned(), added, limit(by_processor)),
-        (format!("{processor} (probes elsewhere)"), noise[1], None),
+        (format!("{rate} (no probes)"), noise[0], None),
+        (work.to_owned(), more, limit(by_processor)),
+        (format!("{work} (no probes)"), noise[1], None),
     ] {
         say(format!("{what}, {of}"), "%", value, Some([first, third]), limit);
     }

@@ -67,15 +67,15 @@ pub(crate) fn measure(directory: &Path, node: Option<&Path>) {
             Kind::Node => node,
             _ => None,
         };
-        let library = Some(programs.library);
-        let server = Server::start(directory, &certificate, kind, program, library);
-        let mut client = Connections::start(&client, server.port, 1, 0);
+        let environment = [("LD_PRELOAD", programs.library)];
+        let server = Server::start(directory, &certificate, kind, program, &environment);
+        let mut client = Connections::start(&client, server.port);
         for mode in MODES {
             programs.of_server(&server, &mut client, mode, what);
         }
     }
     // curl wants no tickets of TLS 1.2.
-    let server = Server::start(directory, &certificate, Kind::NginxCache, None, None);
+    let server = Server::start(directory, &certificate, Kind::NginxCache, None, &[]);
     for (client, what) in [(Client::Python, "Python, client"), (Client::Curl, "curl")]
         .into_iter()
         .chain(node.map(|node| (Client::Node(node), "Node, client")))
@@ -104,13 +104,13 @@ impl Programs<'_> {
     fn of_server(&mut self, server: &Server, client: &mut Connections, mode: Mode, what: &str) {
         client.make(mode, BEFORE);
         let before = self.tally.hits(&mut self.kernel, server.pid);
-        let made = client.make(mode, CONNECTIONS);
+        let resumed = client.make(mode, CONNECTIONS);
         let after = self.tally.hits(&mut self.kernel, server.pid);
-        let resumed = if mode.resumed { made.connections } else { 0.0 };
-        if made.resumed == resumed {
-            say(what, mode, (after - before) as f64 / made.connections);
+        let connections = CONNECTIONS as f64;
+        if resumed == if mode.resumed { connections } else { 0.0 } {
+            say(what, mode, (after - before) as f64 / connections);
         } else {
-            println!("{what}: {} of {}: {}", made.resumed, made.connections, mode.what);
+            println!("{what}: {resumed} of {connections}: {}", mode.what);
         }
     }
 

@@ -53,19 +53,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one: `program` if it is not where packages put it; with a library in front
-    /// of others, if there is one.
+    /// Starts one: `program` if it is not where packages put it; with these in its
+    /// environment.
     pub(crate) fn start(
         directory: &Path,
         certificate: &Certificate,
         kind: Kind,
         program: Option<&Path>,
-        preload: Option<&Path>,
+        environment: &[(&str, &Path)],
     ) -> Self {
         let port = free_port();
         let mut command = command(directory, certificate, kind, program, port);
-        command.envs(preload.map(|library| ("LD_PRELOAD", library)));
-        let child = command.stdin(Stdio::null()).spawn().expect("it runs");
+        let child = command
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it runs");
         eventually("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         let parent = child.id();
         let pid = match kind {
