@@ -20,7 +20,7 @@ use super::{
     table::Table,
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SSLSESS_BPF_OBJECT"));
 
 /// Why the kernel half could not be set up.
 #[derive(Debug, Error)]

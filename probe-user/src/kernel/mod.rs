@@ -11,6 +11,8 @@ pub mod mappings;
 pub mod maps;
 mod multi;
 mod slots;
+#[cfg(test)]
+mod stack;
 mod syscall;
 mod table;
 
