@@ -59,10 +59,14 @@ pub struct PlanArgs {
     /// are not found.
     #[arg(long, value_enum, default_value = "auto", value_name = "PLAN")]
     pub probe_plan: PlanChoice,
-    /// What has a probe: `starts` of handshakes, so that each costs one hit;
-    /// `handshakes`, their starts and completions; `all`, every change of a counter.
+    /// What has a probe: `starts` of handshakes, so that each costs one hit; `births`
+    /// of contexts, so that handshakes cost none; `handshakes`, their starts and
+    /// completions; `all`, every change of a counter.
     ///
     /// Values are read from the process, at the latest as it ends, and are the same.
+    /// Contexts that were there before their births had a probe are found in memory:
+    /// `births` includes --scan. A library in which no place is proven that all new
+    /// contexts pass, has the probes of `starts`.
     /// Kernels before 6.16 do not show the memory of a process that ends: there `all`
     /// is used, and what the last probe saw is shown.
     #[arg(long, value_enum, default_value = "starts", value_name = "POINTS")]
@@ -157,11 +161,14 @@ pub struct ScanArgs {
 }
 
 impl ScanArgs {
-    /// What is asked for, if anything; `progress` is told how far it is.
+    /// What is asked for with these probes, if anything; `progress` is told how far it
+    /// is.
     #[must_use]
-    pub fn options(&self, progress: &Arc<Progress>) -> Option<ScanOptions> {
+    pub fn options(&self, plan: PlanArgs, progress: &Arc<Progress>) -> Option<ScanOptions> {
         let progress = Arc::clone(progress);
-        self.scan.then_some(ScanOptions { limit: self.scan_limit, progress })
+        // These do not see what is there already.
+        let unseen = plan.probe_points == ProbePoints::Births;
+        (self.scan || unseen).then_some(ScanOptions { limit: self.scan_limit, progress })
     }
 }
 
@@ -222,6 +229,9 @@ pub struct TopArgs {
     /// Time between two tables.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub interval: Duration,
+    /// Whether to look into memory too.
+    #[command(flatten)]
+    pub scan: ScanArgs,
     /// What to watch.
     #[command(flatten)]
     pub watch: WatchArgs,

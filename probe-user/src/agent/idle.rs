@@ -26,8 +26,9 @@ use crate::{
     snapshot::GapSnapshot,
 };
 
-/// How often a record is made anew because the context changed meanwhile.
-const ATTEMPTS: usize = 4;
+/// How often a record is made anew because the context changed meanwhile. (One that
+/// has a hundred thousand handshakes a second changes in one of ten attempts or so.)
+const ATTEMPTS: usize = 16;
 
 /// Looking for contexts in memory.
 #[derive(Clone, Debug)]
@@ -140,22 +141,34 @@ impl Agent {
             Walked::OutOfTime => self.idle.as_ref().map(|idle| out_of_time(found, idle.limit)),
             Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
         };
+        let mut busy = Vec::new();
         if unfinished.is_none() {
             for address in &owners.contexts {
-                self.adopt(target, *address)?;
+                if !self.adopt(target, *address)? {
+                    busy.push(*address);
+                }
             }
             self.find_missed(found)?;
         }
+        let when = if self.images.sees_use(image) {
+            "it is shown when it is used"
+        } else {
+            "with --probe-points starts it would be shown when it is used"
+        };
         let Some(idle) = &mut self.idle else { return Ok(()) };
         for address in &owners.unproven {
             let what = "has the marks of an SSL_CTX but no cert_store, which would tell whether it \
-                        lives; it is shown when it is used";
-            idle.note(pid, image, format!("scan: what is at {address:#x} {what}"));
+                        lives";
+            idle.note(pid, image, format!("scan: what is at {address:#x} {what}; {when}"));
+        }
+        for address in busy {
+            let what = "changes while it is looked at";
+            idle.note(pid, image, format!("scan: what is at {address:#x} {what}; {when}"));
         }
         for contested in &owners.contested {
             let unshown = Unshown {
                 image,
-                reason: claimed(contested),
+                reason: claimed(contested, when),
                 contested: Some((target.clone(), contested.sessions)),
             };
             idle.unshown.entry(pid).or_default().push(unshown);
@@ -166,31 +179,32 @@ impl Agent {
         Ok(())
     }
 
-    /// Makes a record of a context that was found, and sees to it that it is right.
-    fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<()> {
+    /// Makes a record of a context that was found, and sees to it that it is right;
+    /// says whether it can be: else it changes all the time, and nobody sees it do so.
+    fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<bool> {
         let key = ContextKey { tgid: target.pid, pad: 0, address };
         for _ in 0..ATTEMPTS {
-            let Some(record) = self.fresh_record(target, &key) else { return Ok(()) };
+            let Some(record) = self.fresh_record(target, &key) else { return Ok(true) };
             match self.kernel.adopt_context(&key, &record).context("cannot record a context")? {
                 // A probe has seen it.
-                Adopted::Known => return Ok(()),
+                Adopted::Known => return Ok(true),
                 Adopted::NoRoom => {
                     if let Some(idle) = &mut self.idle {
                         idle.refused += 1;
                     }
-                    return Ok(());
+                    return Ok(true);
                 }
                 Adopted::Made => {}
             }
             if self.confirm(target, &key, &record)? {
-                return Ok(());
+                return Ok(true);
             }
             let taken = self.kernel.take_back_context(&key, record.born_ns);
             taken.context("cannot take back a record")?;
         }
-        // It is in use: the probes see it.
         debug!(pid = key.tgid, ctx = format!("{address:#x}"), "it changes while it is looked at");
-        Ok(())
+        // Where its use has probes, they see it.
+        Ok(self.images.sees_use(target.image))
     }
 
     /// What a context says of itself now; `None` if there is none (any more).
@@ -373,14 +387,14 @@ fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 30))
 }
 
-fn claimed(contested: &Contested) -> String {
+fn claimed(contested: &Contested, when: &str) -> String {
     let Contested { sessions, places, more } = contested;
     let shown: Vec<String> = places.iter().take(4).map(|place| format!("{place:#x}")).collect();
     let others = places.len() as u64 + more - shown.len() as u64;
     let others = if others > 0 { format!(" and {others} more") } else { String::new() };
     format!(
         "scan: {}{others} have all the marks of the SSL_CTX that owns the hash of sessions at \
-         {sessions:#x}: at most one is it, and the others are copies; it is shown when it is used",
+         {sessions:#x}: at most one is it, and the others are copies; {when}",
         shown.join(", ")
     )
 }

@@ -111,7 +111,7 @@ impl Agent {
         let kernel = Kernel::load(LoadOptions {
             max_contexts: options.max_contexts,
             links: options.links,
-            timed: options.plan.points != ProbePoints::Starts,
+            timed: options.plan.points.time_handshakes(),
         })?;
         let mut plan = options.plan;
         let LastLooks { exit, exec } = kernel.last_looks();
@@ -143,7 +143,7 @@ impl Agent {
             idle: idle.context("cannot start the scan")?,
             memory,
             pids: options.pids,
-            timed: options.plan.points != ProbePoints::Starts,
+            timed: options.plan.points.time_handshakes(),
             release: kernel_release(),
             changed: false,
             last_events: LastEvents::default(),

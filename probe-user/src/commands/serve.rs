@@ -16,7 +16,8 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; choose another with --web.listen-address")
     })?;
-    let mut options = args.watch.agent_options(&[], args.scan.options(&Arc::default()));
+    let mut options =
+        args.watch.agent_options(&[], args.scan.options(args.watch.plan, &Arc::default()));
     options.group_by = args.groups.group_by();
     options.retention.time = args.retain;
     let agent = task::spawn(options).await?;

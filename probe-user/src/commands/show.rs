@@ -41,9 +41,9 @@ pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
         );
     }
     let progress = Arc::default();
-    let scan = args.scan.options(&progress);
+    let scan = args.scan.options(args.watch.plan, &progress);
     // What was mapped before is known as soon as the agent has started.
-    let unasked = if args.scan.scan || args.targets { Duration::ZERO } else { WATCHED };
+    let unasked = if scan.is_some() || args.targets { Duration::ZERO } else { WATCHED };
     let watch_for = args.watch_for.unwrap_or(unasked);
     let mut options = args.watch.agent_options(&args.pids, scan);
     options.group_by = args.groups.group_by();

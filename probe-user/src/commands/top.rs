@@ -60,7 +60,8 @@ pub(super) async fn run(args: TopArgs) -> anyhow::Result<()> {
         }
         None => {
             preflight::require()?;
-            Source::Here(task::spawn(args.watch.agent_options(&args.pids, None)).await?)
+            let scan = args.scan.options(args.watch.plan, &Arc::default());
+            Source::Here(task::spawn(args.watch.agent_options(&args.pids, scan)).await?)
         }
     };
     let result = tokio::select! {

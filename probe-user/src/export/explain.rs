@@ -202,7 +202,7 @@ impl Probe {
             kind: point.kind.name(),
             counter: match point.kind {
                 ProbeKind::Increment(counter) => Some(counter.name()),
-                ProbeKind::Entry | ProbeKind::Switch | ProbeKind::Death => None,
+                ProbeKind::Entry | ProbeKind::Switch | ProbeKind::Birth | ProbeKind::Death => None,
             },
             function: point.function.clone(),
             offset: point.file_offset,

@@ -32,6 +32,9 @@ pub enum PlanChoice {
 /// memory of the process, at the latest as it ends, where the kernel still shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProbePoints {
+    /// The making of a context: none for a handshake. Contexts that are there before
+    /// the probes are found in memory, or not at all.
+    Births,
     /// The start of a handshake: one hit for each. No context counts before one.
     #[default]
     Starts,
@@ -46,12 +49,19 @@ impl ProbePoints {
     /// Whether the changes of a counter have probes.
     pub(super) fn include(self, counter: Counter) -> bool {
         match self {
+            Self::Births => false,
             Self::Starts => is_start(counter),
             Self::Handshakes => {
                 is_start(counter) || matches!(counter, Counter::ConnectGood | Counter::AcceptGood)
             }
             Self::All => true,
         }
+    }
+
+    /// Whether handshakes are timed.
+    #[must_use]
+    pub fn time_handshakes(self) -> bool {
+        matches!(self, Self::Handshakes | Self::All)
     }
 
     pub(super) fn action(self) -> Action {
@@ -102,6 +112,13 @@ impl ProbePlan {
     #[must_use]
     pub fn sees_contexts(&self) -> bool {
         self.points.iter().any(|point| point.kind != ProbeKind::Death && point.argument.creates)
+    }
+
+    /// Whether the use of a context will be seen, of whatever time the context is.
+    #[must_use]
+    pub fn sees_use(&self) -> bool {
+        let tells = |kind| !matches!(kind, ProbeKind::Birth | ProbeKind::Death);
+        self.points.iter().any(|point| tells(point.kind) && point.argument.creates)
     }
 }
 

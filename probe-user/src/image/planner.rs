@@ -39,9 +39,16 @@ const CONNECTIONS: [&str; 2] = ["SSL_do_handshake", "SSL_free"];
 /// What `SSL_CTX_free` calls when a context dies, in newer and in older versions.
 const FLUSHES: [&str; 2] = ["SSL_CTX_flush_sessions_ex", "SSL_CTX_flush_sessions"];
 
+/// What makes contexts, in newer and in older versions.
+const MAKERS: [&str; 2] = ["SSL_CTX_new_ex", "SSL_CTX_new"];
+
+/// What they give each context to, whatever else becomes of it: when `references` is 1
+/// and there is a cache, so that its end is seen, too (`ssl/ssl_lib.c`, 1.1.1 to 4.0).
+const GIVEN: &str = "SSL_CTX_set_ciphersuites";
+
 /// The functions that are asked for by their names.
 pub(super) fn named() -> impl Iterator<Item = &'static str> {
-    ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES)
+    ENTRIES.iter().map(|(name, _)| *name).chain(CONNECTIONS).chain(FLUSHES).chain([GIVEN])
 }
 
 /// Plans the probes of a library, whether the ends of its contexts are seen or not.
@@ -55,12 +62,19 @@ pub(super) fn make(
     let elf = functions.elf();
     let mut planner = Planner { elf, layout, functions, points, plan: ProbePlan::default() };
     planner.look_for_jumps(found);
+    if points == ProbePoints::Births {
+        if planner.births() {
+            planner.death();
+            return planner.plan;
+        }
+        planner.points = ProbePoints::Starts;
+    }
     // Where increments are known to stand: in OpenSSL, with all eleven counters.
     let complete =
         choice == PlanChoice::Auto && layout.block().is_some() && planner.increments(found);
     if !complete {
         planner.entries();
-        if points != ProbePoints::Starts {
+        if points.time_handshakes() {
             planner.untimed(Gap::DependsOn { on: "where the increments are" });
         }
     }
@@ -88,6 +102,29 @@ impl Planner<'_, '_> {
         let functions: Vec<Range<u64>> =
             found.iter().map(|site| site.function.clone()).chain(named).collect();
         self.functions.prepare(&functions);
+    }
+
+    /// Places a probe where every new context passes; says whether there is such a place.
+    fn births(&mut self) -> bool {
+        match self.birth() {
+            Ok(point) => {
+                self.plan.points.push(point);
+                true
+            }
+            Err(reason) => {
+                self.plan.gaps.push(FieldGap { field: "probe:making".to_owned(), reason });
+                false
+            }
+        }
+    }
+
+    fn birth(&mut self) -> Result<ProbePoint, Gap> {
+        let maker = MAKERS.into_iter().find(|name| self.elf.function(name).is_some());
+        let maker = maker.unwrap_or("SSL_CTX_new");
+        calls::expect(self.elf, self.functions.ranges(), maker, GIVEN)?;
+        let register = self.elf.processor().convention().arguments[0];
+        let argument = Argument { register, dereference: None, creates: true };
+        self.at_entry(GIVEN, ProbeKind::Birth, argument, self.points.action())
     }
 
     /// Places a probe behind every increment that is to have one; says whether none is

@@ -16,6 +16,8 @@ pub enum ProbeKind {
     Entry,
     /// Where a connection is given another context.
     Switch,
+    /// At the entry of the function that every new context is given to.
+    Birth,
     /// At the entry of the function that flushes a dying context's cache.
     Death,
 }
@@ -28,6 +30,7 @@ impl ProbeKind {
             Self::Increment(_) => "increment",
             Self::Entry => "entry",
             Self::Switch => "switch",
+            Self::Birth => "birth",
             Self::Death => "death",
         }
     }

@@ -96,6 +96,21 @@ macro_rules! builds {
             }
 
             #[test]
+            fn freed_with_births() {
+                play_all(&$library, Plan::Births, Ending::Freed);
+            }
+
+            #[test]
+            fn exit_with_births() {
+                play_all(&$library, Plan::Births, Ending::Exit);
+            }
+
+            #[test]
+            fn sigkill_with_births() {
+                play_all(&$library, Plan::Births, Ending::Signal(Signal::SIGKILL));
+            }
+
+            #[test]
             fn freed_with_entry_probes() {
                 play_all(&$library, Plan::Entry, Ending::Freed);
             }
@@ -132,7 +147,7 @@ builds! {
 #[test]
 fn python_with_another_release() {
     let library = Library::built("3.5.5-gcc12-O2");
-    for plan in [Plan::Auto, Plan::Entry] {
+    for plan in [Plan::Auto, Plan::Births, Plan::Entry] {
         let agent = Agent::shared(plan);
         let mut command = Command::new("/usr/bin/python3");
         command.arg(format!("{ORACLES}/oracle.py"));

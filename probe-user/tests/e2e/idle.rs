@@ -119,6 +119,28 @@ fn no_lookalike_is_found_in_two_gibibytes() {
     );
 }
 
+/// With probes where contexts are made, and none in handshakes: those of before are found.
+#[test]
+fn contexts_of_before_and_after_are_known_by_their_births() {
+    let mut oracle = python();
+    oracle.ask("run tls12_session_ids");
+    oracle.ask("unused 2");
+    let before = oracle.told();
+    let agent = Agent::start(&["--probe-points", "births"]);
+    let pid = oracle.pid();
+    eventually("the scan is done", || (agent.contexts_of(pid).len() == before.len()).then_some(()));
+    assert_equal(&agent, pid, &before, Expect::Live);
+    oracle.ask("connect tls12_session_ids");
+    oracle.ask("run tls13_tickets");
+    let told = oracle.told();
+    assert!(told.len() > before.len());
+    assert_equal(&agent, pid, &told, Expect::Live);
+    assert_eq!(gaps(&agent.snapshot(), pid), [""; 0]);
+    oracle.signal(Signal::SIGKILL);
+    assert!(!oracle.wait().success());
+    assert_equal(&agent, pid, &told, Expect::Exited);
+}
+
 /// Too little time is a gap, and then nothing is shown: it could be a copy.
 #[test]
 fn what_was_not_looked_at_is_a_gap() {

@@ -28,6 +28,11 @@ fn eight_threads_of_2000_handshakes() {
 }
 
 #[test]
+fn eight_threads_of_2000_handshakes_with_births() {
+    eight_threads(Plan::Births);
+}
+
+#[test]
 fn eight_threads_of_2000_handshakes_with_entry_probes() {
     eight_threads(Plan::Entry);
 }

@@ -206,6 +206,11 @@ fn four_workers_sum_up_to_the_requests() {
 }
 
 #[test]
+fn four_workers_sum_up_to_the_requests_with_births() {
+    workers_sum_up(Plan::Births);
+}
+
+#[test]
 fn four_workers_sum_up_to_the_requests_with_entry_probes() {
     workers_sum_up(Plan::Entry);
 }
@@ -296,6 +301,12 @@ fn s_server_says_the_same() {
     s_server(Plan::Auto, &["-tls1_2"], &["-tls1_2"]);
     s_server(Plan::Auto, &["-tls1_3"], &["-tls1_3"]);
     s_server(Plan::Auto, &["-tls1_3", "-no_ticket"], &["-tls1_3"]);
+}
+
+#[test]
+fn s_server_says_the_same_with_births() {
+    s_server(Plan::Births, &["-tls1_2", "-no_ticket"], &["-tls1_2"]);
+    s_server(Plan::Births, &["-tls1_3"], &["-tls1_3"]);
 }
 
 #[test]

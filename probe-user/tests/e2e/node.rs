@@ -93,6 +93,11 @@ fn servers_and_clients() {
 }
 
 #[test]
+fn servers_and_clients_with_births() {
+    play(Plan::Births);
+}
+
+#[test]
 fn servers_and_clients_with_entry_probes() {
     play(Plan::Entry);
 }

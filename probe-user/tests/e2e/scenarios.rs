@@ -44,6 +44,17 @@ scenarios! {
     perl_sigterm: Perl, Auto, Ending::Signal(Signal::SIGTERM);
     perl_sigkill: Perl, Auto, Ending::Signal(Signal::SIGKILL);
 
+    python_freed_with_births: Python, Births, Ending::Freed;
+    python_exit_with_births: Python, Births, Ending::Exit;
+    python_sigterm_with_births: Python, Births, Ending::Signal(Signal::SIGTERM);
+    python_sigkill_with_births: Python, Births, Ending::Signal(Signal::SIGKILL);
+    ruby_freed_with_births: Ruby, Births, Ending::Freed;
+    ruby_exit_with_births: Ruby, Births, Ending::Exit;
+    ruby_sigkill_with_births: Ruby, Births, Ending::Signal(Signal::SIGKILL);
+    perl_freed_with_births: Perl, Births, Ending::Freed;
+    perl_exit_with_births: Perl, Births, Ending::Exit;
+    perl_sigterm_with_births: Perl, Births, Ending::Signal(Signal::SIGTERM);
+
     python_freed_with_times: Python, Handshakes, Ending::Freed;
     ruby_sigkill_with_times: Ruby, Handshakes, Ending::Signal(Signal::SIGKILL);
 

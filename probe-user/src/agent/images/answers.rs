@@ -98,6 +98,12 @@ impl Images {
         self.images.get(&image).is_some_and(|image| !image.plan.sees_changes)
     }
 
+    /// Whether probes of this image see contexts that were there before them.
+    #[must_use]
+    pub fn sees_use(&self, image: u32) -> bool {
+        self.images.get(&image).is_some_and(|image| image.plan.sees_use())
+    }
+
     /// Whether the probes of this image stand at function entries, where nothing has
     /// been counted yet.
     #[must_use]

@@ -20,6 +20,8 @@ use super::{SSLSESS, eventually, spawn};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     Auto,
+    /// Where contexts are made.
+    Births,
     /// Where handshakes start, and where they are complete.
     Handshakes,
     /// Behind every increment.
@@ -33,6 +35,7 @@ pub(crate) struct Agent {
 }
 
 static AUTO: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-plan", "auto"]));
+static BIRTHS: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-points", "births"]));
 static HANDSHAKES: LazyLock<Agent> =
     LazyLock::new(|| Agent::start(&["--probe-points", "handshakes"]));
 static ALL: LazyLock<Agent> = LazyLock::new(|| Agent::start(&["--probe-points", "all"]));
@@ -43,6 +46,7 @@ impl Agent {
     pub(crate) fn shared(plan: Plan) -> &'static Self {
         match plan {
             Plan::Auto => &AUTO,
+            Plan::Births => &BIRTHS,
             Plan::Handshakes => &HANDSHAKES,
             Plan::All => &ALL,
             Plan::Entry => &ENTRY,
