@@ -63,13 +63,16 @@ pub struct PlanArgs {
     /// of contexts, so that handshakes cost none; `handshakes`, their starts and
     /// completions; `all`, every change of a counter.
     ///
+    /// `auto`, with `serve`: both `starts` and `births`, and when all contexts that are
+    /// older were found in the memory of their processes, `births` alone. Else, and for
+    /// libraries in which no place is proven that all new contexts pass: `starts`.
+    ///
     /// Values are read from the process, at the latest as it ends, and are the same.
-    /// Contexts that were there before their births had a probe are found in memory:
-    /// `births` includes --scan. A library in which no place is proven that all new
-    /// contexts pass, has the probes of `starts`.
+    /// Contexts older than the probes are found in memory by `births`, which includes
+    /// --scan.
     /// Kernels before 6.16 do not show the memory of a process that ends: there `all`
     /// is used, and what the last probe saw is shown.
-    #[arg(long, value_enum, default_value = "starts", value_name = "POINTS")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "POINTS")]
     pub probe_points: ProbePoints,
 }
 
@@ -168,7 +171,19 @@ impl ScanArgs {
         let progress = Arc::clone(progress);
         // These do not see what is there already.
         let unseen = plan.probe_points == ProbePoints::Births;
-        (self.scan || unseen).then_some(ScanOptions { limit: self.scan_limit, progress })
+        let limit = self.scan_limit;
+        (self.scan || unseen).then_some(ScanOptions { every: true, limit, progress })
+    }
+
+    /// As [`Self::options`], for an agent that stays: it is worth its while to find out
+    /// when probes can go.
+    #[must_use]
+    pub fn options_to_stay(&self, plan: PlanArgs) -> Option<ScanOptions> {
+        let progress = Arc::default();
+        let asked = self.options(plan, &progress);
+        let auto = plan.probe_points == ProbePoints::Auto;
+        let unasked = ScanOptions { every: false, limit: self.scan_limit, progress };
+        asked.or_else(|| auto.then_some(unasked))
     }
 }
 

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::Agent;
 use crate::{
     context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
-    host::{Look, ProcessFacts, clock},
+    host::{Look, ProcessFacts, clock, process},
     image::plan,
     kernel::maps::Adopted,
     scan::{Contested, Found, Progress, Target, Walked, Worker},
@@ -33,6 +33,10 @@ const ATTEMPTS: usize = 16;
 /// Looking for contexts in memory.
 #[derive(Clone, Debug)]
 pub struct ScanOptions {
+    /// Whether every process is looked into; else those are whose contexts may not all
+    /// have been seen as they were made, to know when probes can go, and what cannot be
+    /// found is no gap.
+    pub every: bool,
     /// How long one process may take.
     pub limit: Duration,
     /// Told how far it is.
@@ -42,6 +46,7 @@ pub struct ScanOptions {
 /// What is looked for, and what could not be shown of what was found.
 pub struct Idle {
     worker: Worker,
+    every: bool,
     limit: Duration,
     /// The libraries that each process was looked into for.
     met: HashMap<u32, HashSet<u32>>,
@@ -49,6 +54,16 @@ pub struct Idle {
     unshown: HashMap<u32, Vec<Unshown>>,
     /// Contexts for which the kernel half had no room.
     refused: u64,
+}
+
+/// What became of a context that was found.
+enum Adoption {
+    /// It has a record, or is no more.
+    Known,
+    /// It changes too often for the agent to be sure of it.
+    Busy,
+    /// There is no room for another record.
+    NoRoom,
 }
 
 /// Why something that may be in a process's memory is not shown.
@@ -69,6 +84,7 @@ impl Idle {
     pub fn new(options: &ScanOptions) -> std::io::Result<Self> {
         Ok(Self {
             worker: Worker::start(options.limit, Arc::clone(&options.progress))?,
+            every: options.every,
             limit: options.limit,
             met: HashMap::new(),
             unshown: HashMap::new(),
@@ -110,7 +126,13 @@ impl Agent {
         }
         for library in &look.libraries {
             let Some(image) = self.images.image_of(library) else { continue };
-            if !idle.met.entry(library.pid).or_default().insert(image) {
+            let unknown = self.settling.meet(image, library.pid, &look.facts);
+            if unknown && !idle.every && process::is_swapped(library.pid) {
+                // To read it would bring it back into memory.
+                self.settling.looked_into(image, library.pid, false);
+                continue;
+            }
+            if !(unknown || idle.every) || !idle.met.entry(library.pid).or_default().insert(image) {
                 continue;
             }
             let Some(learnt) = self.images.image(image).map(|image| &image.marks) else { continue };
@@ -118,7 +140,9 @@ impl Agent {
                 let target = Target::of(library.pid, image, library.libssl.stamp.id, marks);
                 target.into_iter().for_each(|target| idle.worker.look_into(target));
             } else {
-                for gap in &learnt.gaps {
+                self.settling.looked_into(image, library.pid, false);
+                let shown = if idle.every { &learnt.gaps[..] } else { &[] };
+                for gap in shown {
                     let reason = format!("{}: {}", gap.field, gap.reason);
                     idle.note(library.pid, image, reason);
                 }
@@ -141,70 +165,74 @@ impl Agent {
             Walked::OutOfTime => self.idle.as_ref().map(|idle| out_of_time(found, idle.limit)),
             Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
         };
-        let mut busy = Vec::new();
-        if unfinished.is_none() {
-            for address in &owners.contexts {
-                if !self.adopt(target, *address)? {
-                    busy.push(*address);
-                }
-            }
-            self.find_missed(found)?;
-        }
         let when = if self.images.sees_use(image) {
             "it is shown when it is used"
         } else {
             "with --probe-points starts it would be shown when it is used"
         };
-        let Some(idle) = &mut self.idle else { return Ok(()) };
+        let mut reasons = Vec::new();
+        let mut all_known = unfinished.is_none();
+        if unfinished.is_none() {
+            for address in &owners.contexts {
+                all_known &= match self.adopt(target, *address)? {
+                    Adoption::Known => true,
+                    Adoption::NoRoom => false,
+                    Adoption::Busy => {
+                        if !self.images.sees_use(image) {
+                            reasons.push(format!("scan: what is at {address:#x} changes while it is looked at; {when}"));
+                        }
+                        false
+                    }
+                };
+            }
+            reasons.extend(self.missed(found)?);
+        }
         for address in &owners.unproven {
-            let what = "has the marks of an SSL_CTX but no cert_store, which would tell whether it \
-                        lives";
-            idle.note(pid, image, format!("scan: what is at {address:#x} {what}; {when}"));
+            reasons.push(format!(
+                "scan: what is at {address:#x} has the marks of an SSL_CTX but no cert_store, \
+                 which would tell whether it lives; {when}"
+            ));
         }
-        for address in busy {
-            let what = "changes while it is looked at";
-            idle.note(pid, image, format!("scan: what is at {address:#x} {what}; {when}"));
-        }
-        for contested in &owners.contested {
-            let unshown = Unshown {
-                image,
-                reason: claimed(contested, when),
-                contested: Some((target.clone(), contested.sessions)),
-            };
-            idle.unshown.entry(pid).or_default().push(unshown);
-        }
-        if let Some(reason) = unfinished {
-            idle.note(pid, image, reason);
+        reasons.extend(unfinished);
+        let unshown = reasons.into_iter().map(|reason| Unshown { image, reason, contested: None });
+        let contested = owners.contested.iter().map(|contested| Unshown {
+            image,
+            reason: claimed(contested, when),
+            contested: Some((target.clone(), contested.sessions)),
+        });
+        let unshown: Vec<Unshown> = unshown.chain(contested).collect();
+        all_known &= unshown.is_empty();
+        self.settling.looked_into(image, pid, all_known);
+        if let Some(idle) = self.idle.as_mut().filter(|idle| idle.every) {
+            idle.unshown.entry(pid).or_default().extend(unshown);
         }
         Ok(())
     }
 
-    /// Makes a record of a context that was found, and sees to it that it is right;
-    /// says whether it can be: else it changes all the time, and nobody sees it do so.
-    fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<bool> {
+    /// Makes a record of a context that was found, and sees to it that it is right.
+    fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<Adoption> {
         let key = ContextKey { tgid: target.pid, pad: 0, address };
         for _ in 0..ATTEMPTS {
-            let Some(record) = self.fresh_record(target, &key) else { return Ok(true) };
+            let Some(record) = self.fresh_record(target, &key) else { return Ok(Adoption::Known) };
             match self.kernel.adopt_context(&key, &record).context("cannot record a context")? {
                 // A probe has seen it.
-                Adopted::Known => return Ok(true),
+                Adopted::Known => return Ok(Adoption::Known),
                 Adopted::NoRoom => {
                     if let Some(idle) = &mut self.idle {
                         idle.refused += 1;
                     }
-                    return Ok(true);
+                    return Ok(Adoption::NoRoom);
                 }
                 Adopted::Made => {}
             }
             if self.confirm(target, &key, &record)? {
-                return Ok(true);
+                return Ok(Adoption::Known);
             }
             let taken = self.kernel.take_back_context(&key, record.born_ns);
             taken.context("cannot take back a record")?;
         }
         debug!(pid = key.tgid, ctx = format!("{address:#x}"), "it changes while it is looked at");
-        // Where its use has probes, they see it.
-        Ok(self.images.sees_use(target.image))
+        Ok(Adoption::Busy)
     }
 
     /// What a context says of itself now; `None` if there is none (any more).
@@ -295,7 +323,7 @@ impl Agent {
 
     /// Whoever looks for contexts must find those that the probes know: the marks
     /// would be wrong.
-    fn find_missed(&mut self, found: &Found) -> anyhow::Result<()> {
+    fn missed(&mut self, found: &Found) -> anyhow::Result<Vec<String>> {
         let Found { target, hashes, began_ns, .. } = found;
         let old: Vec<(ContextKey, u64)> = self
             .registry
@@ -304,6 +332,7 @@ impl Agent {
             .filter(|c| c.born_ns < *began_ns)
             .map(|context| (context.key, context.born_ns))
             .collect();
+        let mut missed = Vec::new();
         for (key, born_ns) in old {
             let hash = target.sessions_of(&*self.memory, key.address);
             let record = self.kernel.context(&key).context("cannot read the map of contexts")?;
@@ -311,18 +340,14 @@ impl Agent {
                 record.born_ns == born_ns
                     && record.flags & (record_flags::ENDED | record_flags::UNSURE) == 0
             });
-            if lives
-                && hash.is_ok_and(|hash| !hashes.contains(&hash))
-                && let Some(idle) = &mut self.idle
-            {
-                let reason = format!(
+            if lives && hash.is_ok_and(|hash| !hashes.contains(&hash)) {
+                missed.push(format!(
                     "scan: it did not find {:#x}, which a probe knows: it may have missed others",
                     key.address
-                );
-                idle.note(target.pid, target.image, reason);
+                ));
             }
         }
-        Ok(())
+        Ok(missed)
     }
 
     /// What may be there and is not shown.

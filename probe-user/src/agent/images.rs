@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     host::{Library, Look},
-    image::{Elf, FieldGap, Gap, Image, PlanOptions, plan},
+    image::{Elf, FieldGap, Gap, Image, PlanOptions, ProbePlan, plan},
     snapshot::GapSnapshot,
 };
 
@@ -96,6 +96,8 @@ pub struct Images {
     ambiguous: HashSet<u32>,
     /// Images whose probes were removed, of which the agent was not told yet.
     detached: Vec<u32>,
+    /// Images of which all contexts are known (`settling`).
+    settled: HashSet<u32>,
     /// Files that were attached and then overwritten in place.
     overwritten: HashSet<InodeId>,
     /// Fields of libraries about which two witnesses disagreed.
@@ -122,6 +124,7 @@ impl Images {
             waiting: HashSet::new(),
             ambiguous: HashSet::new(),
             detached: Vec::new(),
+            settled: HashSet::new(),
             overwritten: HashSet::new(),
             contradictions: 0,
         }
@@ -261,7 +264,7 @@ impl Images {
         look_for_names(&mut elf, library);
         let now = MappedCompanion::of(&elf, library).learn(library, &elf, self.plan);
         let then = &self.images[&number];
-        now.learnt.layout == then.learnt.layout && now.plan.points == then.plan.points
+        now.learnt.layout == then.learnt.layout && now.plan.all().eq(then.plan.all())
     }
 
     /// Whether there is room for the probes of a library. If not, some is made,
@@ -326,6 +329,22 @@ impl Images {
         self.usage.forget(id);
     }
 
+    /// All contexts of an image that live are known: the probes go that look for others.
+    pub fn settle(&mut self, probes: &mut impl Probes, image: u32) {
+        let Some(of_it) = self.images.get(&image) else { return };
+        info!(library = %of_it.path.display(), "all its contexts are known: handshakes have no probes now");
+        probes.detach_temporary(image);
+        self.settled.insert(image);
+    }
+
+    /// Images with probes that go as soon as all contexts are known.
+    pub fn unsettled(&self) -> impl Iterator<Item = u32> {
+        let attached = self.attached.values().copied();
+        attached.filter(|image| {
+            !self.settled.contains(image) && !self.images[image].plan.until_known.is_empty()
+        })
+    }
+
     /// Forgets what was learnt of libraries that were let go and that no context
     /// is of any more.
     pub fn forget(&mut self, has_contexts: impl Fn(u32) -> bool) {
@@ -333,6 +352,7 @@ impl Images {
             let attached: HashSet<u32> = self.attached.values().copied().collect();
             self.images.retain(|image, _| attached.contains(image) || has_contexts(*image));
             self.ambiguous.retain(|image| self.images.contains_key(image));
+            self.settled.retain(|image| self.images.contains_key(image));
         }
     }
 
@@ -403,7 +423,7 @@ impl Images {
             // Others have taken the room meanwhile: at the next look at a process.
             Outcome::Image(image)
                 if !self.attached.contains_key(&pair.0)
-                    && probes.room().0 < image.plan.points.len() =>
+                    && probes.room().0 < image.plan.all().count() =>
             {
                 return Vec::new();
             }
@@ -451,7 +471,15 @@ impl Images {
         let file = self.inodes.file(libssl).filter(|_| self.inodes.is_as_it_was(libssl))?;
         let number = self.next;
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        match probes.attach(number, layout, &image.plan.points, &path) {
+        let ProbePlan { points, until_known, .. } = &image.plan;
+        let attached = probes.attach(number, layout, points, &path).and_then(|count| {
+            if until_known.is_empty() {
+                return Ok(count);
+            }
+            let more = probes.attach_temporary(number, layout, until_known, &path);
+            more.inspect_err(|_| probes.detach(number)).map(|more| count + more)
+        });
+        match attached {
             // It was copied by its overlay just now, and the probes are on the copy.
             Ok(_) if !self.inodes.is_as_it_was(libssl) => {
                 probes.detach(number);
@@ -471,7 +499,12 @@ impl Images {
                 self.images.insert(number, image);
                 Some(Known::Attached(number))
             }
-            Err(error) => Some(refused(library, format!("{:#}", anyhow::Error::from(error)))),
+            Err(error) => {
+                // Some may have been there for a moment, and seen contexts.
+                self.detached.push(number);
+                self.next += 1;
+                Some(refused(library, format!("{:#}", anyhow::Error::from(error))))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod losses;
 mod present;
 pub mod probes;
 mod reap;
+mod settling;
 mod targets;
 pub mod task;
 mod usage;
@@ -27,6 +28,7 @@ use self::{
     forks::Execs,
     idle::{Idle, ScanOptions},
     images::Images,
+    settling::Settling,
     targets::LastEvents,
 };
 use crate::{
@@ -76,6 +78,7 @@ pub struct Agent {
     programs: Programs,
     execs: Execs,
     idle: Option<Idle>,
+    settling: Settling,
     memory: Box<dyn ProcessMemory + Send>,
     pids: HashSet<u32>,
     /// Handshakes are timed.
@@ -124,6 +127,10 @@ impl Agent {
             info!("this kernel shows no memory of processes that end: all changes have probes");
             plan.points = ProbePoints::All;
         }
+        if plan.points == ProbePoints::Auto && options.scan.is_none() {
+            // Nobody would find out when all contexts are known.
+            plan.points = ProbePoints::Starts;
+        }
         // Before the first look: what is mapped after it is reported.
         let mappings = Mappings::open()
             .inspect_err(|error| {
@@ -141,6 +148,7 @@ impl Agent {
             programs: Programs::default(),
             execs: Execs::default(),
             idle: idle.context("cannot start the scan")?,
+            settling: Settling::default(),
             memory,
             pids: options.pids,
             timed: options.plan.points.time_handshakes(),
@@ -183,6 +191,7 @@ impl Agent {
                     self.execs.note(tgid, clock::monotonic_ns());
                     self.images.executed(tgid);
                     self.idle.iter_mut().for_each(|idle| idle.forget(tgid));
+                    self.settling.gone(tgid);
                     // Else what it maps now is reported.
                     self.changed |= self.mappings.is_none();
                 }

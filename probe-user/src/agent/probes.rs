@@ -24,7 +24,23 @@ pub trait Probes {
         path: &Path,
     ) -> Result<usize, AttachError>;
 
-    /// Removes the probes of an image: they do nothing from now on.
+    /// Attaches more of them, which go before the others.
+    ///
+    /// # Errors
+    ///
+    /// If any of them is refused.
+    fn attach_temporary(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError>;
+
+    /// Removes these.
+    fn detach_temporary(&mut self, image: u32);
+
+    /// Removes all probes of an image: they do nothing from now on.
     fn detach(&mut self, image: u32);
 
     /// How many more probes there is room for: now, and soon.
@@ -40,6 +56,20 @@ impl Probes for Kernel {
         path: &Path,
     ) -> Result<usize, AttachError> {
         self.attach(image, layout, points, path)
+    }
+
+    fn attach_temporary(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError> {
+        self.attach_temporary(image, layout, points, path)
+    }
+
+    fn detach_temporary(&mut self, image: u32) {
+        self.detach_temporary(image);
     }
 
     fn detach(&mut self, image: u32) {

@@ -1,11 +1,11 @@
 //! How the agent keeps up with what processes map.
 
-use std::{io, os::fd::OwnedFd};
+use std::{collections::HashSet, io, os::fd::OwnedFd};
 
 use probe_common::ContextKey;
 use tracing::warn;
 
-use super::{Agent, images::Learnt};
+use super::{Agent, images::Learnt, settling::Settled};
 use crate::{
     allocator,
     context::State,
@@ -65,8 +65,28 @@ impl Agent {
                 self.reap();
             }
         }
+        self.settle();
         self.let_go();
         self.is_unfinished()
+    }
+
+    /// Removes the probes in handshakes of libraries of which all contexts are known.
+    fn settle(&mut self) {
+        let settled = self.settling.candidates();
+        if settled.is_empty() || self.is_unfinished() || self.images.is_learning() {
+            return;
+        }
+        let unseen = |settled: &Settled| !self.discovery.all_looked_at_since(settled.since);
+        if settled.iter().any(unseen) {
+            // Somebody may map it whom nobody has met yet.
+            self.scan();
+            return;
+        }
+        let Self { images, kernel, settling, .. } = self;
+        for Settled { image, .. } in settled {
+            images.settle(kernel, image);
+            settling.end(image);
+        }
     }
 
     /// Waits for what other threads do; for ever if they do nothing.
@@ -89,6 +109,9 @@ impl Agent {
         let pids = self.images.take_lesson(&mut self.kernel, learnt);
         if !self.images.is_learning() {
             allocator::give_back();
+        }
+        for image in self.images.unsettled() {
+            self.settling.begin(image);
         }
         self.handle_events();
         let news = self.discovery.look_again(pids);
@@ -148,6 +171,7 @@ impl Agent {
             for pid in &news.gone {
                 self.images.gone(*pid);
                 self.idle.iter_mut().for_each(|idle| idle.forget(*pid));
+                self.settling.gone(*pid);
             }
         }
         self.abandon_detached();
@@ -161,8 +185,10 @@ impl Agent {
             images.release(kernel, |then| discovery.all_looked_at_since(then), has_live);
         }
         self.abandon_detached();
-        let Self { images, registry, last_events, .. } = self;
+        let Self { images, registry, last_events, settling, .. } = self;
         images.forget(|image| registry.all().any(|context| context.image == image));
+        let unsettled: HashSet<u32> = images.unsettled().collect();
+        settling.retain(|image| unsettled.contains(&image));
         last_events.retain(|image| images.image(image).is_some());
     }
 

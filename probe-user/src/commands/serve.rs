@@ -1,7 +1,5 @@
 //! `sslsess serve`: the agent.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -16,8 +14,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; choose another with --web.listen-address")
     })?;
-    let mut options =
-        args.watch.agent_options(&[], args.scan.options(args.watch.plan, &Arc::default()));
+    let mut options = args.watch.agent_options(&[], args.scan.options_to_stay(args.watch.plan));
     options.group_by = args.groups.group_by();
     options.retention.time = args.retain;
     let agent = task::spawn(options).await?;

@@ -109,6 +109,8 @@ impl SettingsFields {
 struct Probe {
     kind: &'static str,
     counter: Option<&'static str>,
+    /// Whether an agent removes it as soon as all contexts are known that are older.
+    until_known: bool,
     /// Whether a hit means that one was just added to that counter, and to no other.
     certain: bool,
     function: String,
@@ -176,12 +178,14 @@ impl Explanation {
                 ssl_to_session_ctx: layout.ssl_to_session_ctx,
             },
             settings: SettingsFields::of(&image.settings.layout),
-            probes: image
-                .plan
-                .points
-                .iter()
-                .map(|point| Probe::of(point, image.processor))
-                .collect(),
+            probes: {
+                let probes = |points: &[ProbePoint], until_known| -> Vec<Probe> {
+                    let all = points.iter();
+                    all.map(|point| Probe::of(point, image.processor, until_known)).collect()
+                };
+                let lasting = probes(&image.plan.points, false);
+                lasting.into_iter().chain(probes(&image.plan.until_known, true)).collect()
+            },
             costs_of: Costs::of(image.processor.name()).map(|costs| costs.machine),
             evidence: image.learnt.evidence.iter().map(EvidenceFields::of).collect(),
             settings_evidence: image.settings.evidence.iter().map(EvidenceFields::of).collect(),
@@ -196,7 +200,7 @@ impl Explanation {
 }
 
 impl Probe {
-    fn of(point: &ProbePoint, processor: &dyn Processor) -> Self {
+    fn of(point: &ProbePoint, processor: &dyn Processor, until_known: bool) -> Self {
         let register = processor.register_name(point.argument.register);
         Self {
             kind: point.kind.name(),
@@ -207,6 +211,7 @@ impl Probe {
             function: point.function.clone(),
             offset: point.file_offset,
             instruction: point.instruction.clone(),
+            until_known,
             certain: point.follows.is_some(),
             class: if point.class.is_emulated() { "emulated" } else { "stepped" },
             instruction_class: point.class.name(),
@@ -216,6 +221,21 @@ impl Probe {
                 Some(offset) => format!("{offset:#x}(%{register})"),
             },
         }
+    }
+
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = self.counter.unwrap_or("");
+        let cost = self.cost.map_or("     ".to_owned(), |cost| format!("{cost:>5.2}"));
+        writeln!(
+            f,
+            "  {:<9} {what:<20} {:#08x}  {:<28} {:<7} {cost}  {:<24} context in {}",
+            self.kind,
+            self.offset,
+            self.instruction,
+            self.instruction_class,
+            self.function,
+            self.context,
+        )
     }
 }
 
@@ -301,20 +321,17 @@ impl fmt::Display for Explanation {
                 )?,
             }
         }
-        for probe in &self.probes {
-            let what = probe.counter.unwrap_or("");
-            let cost = probe.cost.map_or("     ".to_owned(), |cost| format!("{cost:>5.2}"));
+        let (temporary, lasting): (Vec<&Probe>, Vec<&Probe>) =
+            self.probes.iter().partition(|probe| probe.until_known);
+        lasting.iter().try_for_each(|probe| probe.show(f))?;
+        if !temporary.is_empty() {
             writeln!(
                 f,
-                "  {:<9} {what:<20} {:#08x}  {:<28} {:<7} {cost}  {:<24} context in {}",
-                probe.kind,
-                probe.offset,
-                probe.instruction,
-                probe.instruction_class,
-                probe.function,
-                probe.context,
+                "  and until all contexts are known that are older than the probes, as `serve` finds \
+                 out:"
             )?;
         }
+        temporary.iter().try_for_each(|probe| probe.show(f))?;
         writeln!(f, "\nScan (--scan): what tells an SSL_CTX in memory")?;
         self.scan.evidence.iter().try_for_each(|evidence| evidence.show(f, 22, 40))?;
         for gap in &self.scan.gaps {

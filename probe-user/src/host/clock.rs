@@ -14,6 +14,14 @@ pub fn monotonic_ns() -> u64 {
         .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
+/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of a process's start.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    // Cannot fail for this clock.
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
 /// The wall-clock time of a moment of `CLOCK_MONOTONIC`.
 #[must_use]
 pub fn wall_clock(monotonic: u64) -> Timestamp {

@@ -33,6 +33,8 @@ pub struct ProcessFacts {
     /// Whether it was forked and has not executed a program since: what is in its
     /// memory may be its parent's.
     pub forked: Option<bool>,
+    /// The process that forked it, or that has taken it over since.
+    pub parent: Option<u32>,
 }
 
 impl ProcessFacts {
@@ -57,6 +59,7 @@ impl ProcessFacts {
         Self {
             start_time_ticks: stat.as_ref().map(|stat| stat.starttime),
             forked: stat.as_ref().map(|stat| stat.flags & FORKED_WITHOUT_EXEC != 0),
+            parent: stat.as_ref().and_then(|stat| u32::try_from(stat.ppid).ok()),
             comm: stat.map(|stat| stat.comm),
             exe,
             exe_file: exe_file.and_then(Result::ok),
@@ -100,6 +103,13 @@ impl ExeFile {
 
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+/// Whether some of a process's memory is swapped out, or may be.
+#[must_use]
+pub fn is_swapped(pid: u32) -> bool {
+    let status = Process::new(pid.cast_signed()).and_then(|process| process.status());
+    status.ok().and_then(|status| status.vmswap).is_none_or(|kibibytes| kibibytes > 0)
 }
 
 /// `PF_FORKNOEXEC` (include/linux/sched.h): "forked but didn't exec".

@@ -32,6 +32,9 @@ pub enum PlanChoice {
 /// memory of the process, at the latest as it ends, where the kernel still shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProbePoints {
+    /// The making of a context; and the start of a handshake, until all contexts are
+    /// known that were there before.
+    Auto,
     /// The making of a context: none for a handshake. Contexts that are there before
     /// the probes are found in memory, or not at all.
     Births,
@@ -50,7 +53,7 @@ impl ProbePoints {
     pub(super) fn include(self, counter: Counter) -> bool {
         match self {
             Self::Births => false,
-            Self::Starts => is_start(counter),
+            Self::Auto | Self::Starts => is_start(counter),
             Self::Handshakes => {
                 is_start(counter) || matches!(counter, Counter::ConnectGood | Counter::AcceptGood)
             }
@@ -95,6 +98,8 @@ pub struct PlanOptions {
 pub struct ProbePlan {
     /// In the order in which they were found.
     pub points: Vec<ProbePoint>,
+    /// Those that are there besides, until all contexts are known that are older.
+    pub until_known: Vec<ProbePoint>,
     /// What is missing, and why.
     pub gaps: Vec<FieldGap>,
     /// Whether every change of a counter has a probe.
@@ -114,11 +119,20 @@ impl ProbePlan {
         self.points.iter().any(|point| point.kind != ProbeKind::Death && point.argument.creates)
     }
 
-    /// Whether the use of a context will be seen, of whatever time the context is.
+    /// Whether the use of a context will be seen, of whatever age it is.
     #[must_use]
     pub fn sees_use(&self) -> bool {
         let tells = |kind| !matches!(kind, ProbeKind::Birth | ProbeKind::Death);
         self.points.iter().any(|point| tells(point.kind) && point.argument.creates)
+    }
+
+    /// All points, also those that will go.
+    pub fn all(&self) -> impl Iterator<Item = &ProbePoint> {
+        self.points.iter().chain(&self.until_known)
+    }
+
+    fn sees_births(&self) -> bool {
+        self.points.iter().any(|point| point.kind == ProbeKind::Birth)
     }
 }
 
@@ -168,16 +182,35 @@ pub fn plan_behind(
     found: &[IncrementSite],
     options: PlanOptions,
 ) -> ProbePlan {
-    let plan = planner::make(&mut functions, layout, found, options);
+    if options.points != ProbePoints::Auto {
+        return plan_points(&mut functions, layout, found, options);
+    }
+    let mut plan_as =
+        |points| plan_points(&mut functions, layout, found, PlanOptions { points, ..options });
+    let starts = plan_as(ProbePoints::Starts);
+    if starts.sees_changes {
+        return starts;
+    }
+    let births = plan_as(ProbePoints::Births);
+    if !births.sees_births() {
+        return starts;
+    }
+    let lasts = |point: &ProbePoint| births.points.iter().any(|lasting| lasting == point);
+    let until_known = starts.points.into_iter().filter(|point| !lasts(point)).collect();
+    ProbePlan { points: births.points, until_known, ..starts }
+}
+
+fn plan_points(
+    functions: &mut Functions<'_>,
+    layout: &Layout,
+    found: &[IncrementSite],
+    options: PlanOptions,
+) -> ProbePlan {
+    let plan = planner::make(functions, layout, found, options);
     if options.points == ProbePoints::All || plan.sees_deaths() {
         return plan;
     }
     // Without the end of a context, the next one at its address is taken for it: then
     // the counters have to tell.
-    planner::make(
-        &mut functions,
-        layout,
-        found,
-        PlanOptions { points: ProbePoints::All, ..options },
-    )
+    planner::make(functions, layout, found, PlanOptions { points: ProbePoints::All, ..options })
 }

@@ -83,6 +83,8 @@ struct Probes {
 pub(super) struct Attachments {
     slots: Slots,
     probes: HashMap<u32, Probes>,
+    /// Those of an image that go before the others.
+    temporary: HashMap<u32, Probes>,
     /// Since when all of an image's are attached.
     since: HashMap<u32, u64>,
     /// Threads that remove probes, and then say whose cookies are free.
@@ -131,6 +133,40 @@ impl Kernel {
         points: &[ProbePoint],
         path: &Path,
     ) -> Result<usize, AttachError> {
+        let probes = self.place(image, layout, points, path)?;
+        let count = probes.cookies.len();
+        self.attachments.probes.insert(image, probes);
+        self.attachments.since.insert(image, clock::monotonic_ns());
+        Ok(count)
+    }
+
+    /// Attaches more probe points of an image, as [`Self::attach`], which can be
+    /// removed before the others.
+    ///
+    /// # Errors
+    ///
+    /// If any of them is refused.
+    pub fn attach_temporary(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError> {
+        let probes = self.place(image, layout, points, path)?;
+        let count = probes.cookies.len();
+        self.attachments.temporary.insert(image, probes);
+        self.attachments.since.insert(image, clock::monotonic_ns());
+        Ok(count)
+    }
+
+    fn place(
+        &mut self,
+        image: u32,
+        layout: BlockLayout,
+        points: &[ProbePoint],
+        path: &Path,
+    ) -> Result<Probes, AttachError> {
         let mut probes = Probes::default();
         let attached = self
             .describe(image, layout, points, &mut probes)
@@ -139,10 +175,7 @@ impl Kernel {
             self.attachments.close(probes);
             return Err(error);
         }
-        let count = probes.cookies.len();
-        self.attachments.probes.insert(image, probes);
-        self.attachments.since.insert(image, clock::monotonic_ns());
-        Ok(count)
+        Ok(probes)
     }
 
     /// Writes down what each probe means, before there is one: it may fire at once.
@@ -231,7 +264,9 @@ impl Kernel {
     /// How many probes of an image are attached.
     #[must_use]
     pub fn attached(&self, image: u32) -> usize {
-        self.attachments.probes.get(&image).map_or(0, |probes| probes.cookies.len())
+        let Attachments { probes, temporary, .. } = &self.attachments;
+        let all = [probes, temporary].into_iter().filter_map(|probes| probes.get(&image));
+        all.map(|probes| probes.cookies.len()).sum()
     }
 
     /// How many more probes there is room for: now, and when those are gone that
@@ -246,7 +281,20 @@ impl Kernel {
     /// some time later.
     pub fn detach(&mut self, image: u32) {
         self.attachments.since.remove(&image);
-        let Some(probes) = self.attachments.probes.remove(&image) else { return };
+        self.detach_temporary(image);
+        if let Some(probes) = self.attachments.probes.remove(&image) {
+            self.retire(probes);
+        }
+    }
+
+    /// Removes those that go before the others.
+    pub fn detach_temporary(&mut self, image: u32) {
+        if let Some(probes) = self.attachments.temporary.remove(&image) {
+            self.retire(probes);
+        }
+    }
+
+    fn retire(&mut self, probes: Probes) {
         for cookie in &probes.cookies {
             let retired = ProbeSpec::empty(ProbeSpec::RETIRED);
             if let Err(error) = self.specs.set(*cookie, retired, 0) {
@@ -269,7 +317,8 @@ impl Kernel {
 
     /// Removes every probe; returns when the last one is gone.
     pub fn detach_all(&mut self) {
-        let probes = self.attachments.probes.drain();
+        let Attachments { probes, temporary, .. } = &mut self.attachments;
+        let probes = probes.drain().chain(temporary.drain());
         close_all(probes.flat_map(|(_, probes)| probes.links).collect());
         for closer in self.attachments.closers.drain(..) {
             let _ = closer.join();

@@ -247,13 +247,13 @@ fn a_fork_from_before_the_agent_is_counted_from_its_first_use() {
     assert_eq!(of_unknown_origin(&agent.snapshot(), child).as_deref(), Some("3"));
 }
 
-/// The agent sees the fork, and has not seen what the parent has.
+/// The agent sees the fork, and has not seen what the parent has: it does not look.
 #[test]
 fn a_fork_of_an_idle_parent_is_counted_from_its_first_use() {
     let program = Program::new();
     let mut oracle = program.start();
     oracle.ask("keep 3 10");
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(&["--probe-points", "starts"]);
     program.wait_until_attached(&agent);
     let child = forked(&mut oracle);
     oracle.ask("child use 1");

@@ -18,7 +18,7 @@ use crate::support::{
 fn late_attach(plan: &str) {
     let mut oracle = Oracle::start(Language::Python);
     oracle.ask("late 1000");
-    let agent = Agent::start(&["--probe-plan", plan]);
+    let agent = Agent::start(&["--probe-plan", plan, "--probe-points", "starts"]);
     agent.wait_until_attached();
     assert!(agent.contexts_of(oracle.pid()).is_empty(), "nothing was used yet");
     oracle.ask("again");

@@ -20,6 +20,7 @@ mod races;
 mod relatives;
 mod scenarios;
 mod settings;
+mod settling;
 mod stripped;
 mod support;
 mod targets;

@@ -137,7 +137,8 @@ fn freed_during_an_adoption(reads: usize) {
         before_the_read: false,
         reads: AtomicUsize::new(reads),
     };
-    let scan = ScanOptions { limit: Duration::from_secs(300), progress: Arc::default() };
+    let scan =
+        ScanOptions { every: true, limit: Duration::from_secs(300), progress: Arc::default() };
     let options = AgentOptions {
         pids: HashSet::from([pid]),
         plan: PlanOptions::default(),

@@ -1,9 +1,6 @@
 //! `show --why` in real situations: what it says, and that it says no more.
 
-use std::{
-    collections::HashSet,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,11 +10,11 @@ use serde_json::Value;
 
 use crate::{
     support::{
-        SSLSESS, eventually,
+        SSLSESS,
         oracle::{ORACLES, Oracle, Told},
         spawn,
     },
-    verbs::probes_of,
+    verbs::wait_until_watched,
 };
 
 /// `show --why`, watching.
@@ -33,15 +30,7 @@ impl Show {
         }
         command.stdout(Stdio::piped());
         let show = spawn(command);
-        let explained = Command::new(SSLSESS)
-            .args(["explain", "--json", "--pid", &pids[0].to_string()])
-            .output()
-            .expect("it runs");
-        let explained: Value = serde_json::from_slice(&explained.stdout).expect("JSON");
-        let probes = explained[0]["probes"].as_array().expect("an array");
-        let places: HashSet<_> =
-            probes.iter().map(|p| (p["offset"].as_u64(), p["context"].as_str())).collect();
-        eventually("show has its probes", || (probes_of(show.id()) == places.len()).then_some(()));
+        wait_until_watched(show.id(), pids[0]);
         Self(show)
     }
 

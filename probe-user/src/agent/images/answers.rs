@@ -101,7 +101,8 @@ impl Images {
     /// Whether probes of this image see contexts that were there before them.
     #[must_use]
     pub fn sees_use(&self, image: u32) -> bool {
-        self.images.get(&image).is_some_and(|image| image.plan.sees_use())
+        let lasting = |image: &Image| image.plan.sees_use();
+        self.images.get(&image).is_some_and(lasting) || self.unsettled().any(|of| of == image)
     }
 
     /// Whether the probes of this image stand at function entries, where nothing has
@@ -109,7 +110,7 @@ impl Images {
     #[must_use]
     pub fn is_entered(&self, image: u32) -> bool {
         let at_entries =
-            |image: &Image| image.plan.points.iter().any(|p| p.kind == ProbeKind::Entry);
+            |image: &Image| image.plan.all().any(|point| point.kind == ProbeKind::Entry);
         self.images.get(&image).is_some_and(at_entries)
     }
 }

@@ -27,6 +27,20 @@ impl Probes for NoKernel {
         panic!("nothing is attached to {}", path.display())
     }
 
+    fn attach_temporary(
+        &mut self,
+        _: u32,
+        _: BlockLayout,
+        _: &[ProbePoint],
+        path: &Path,
+    ) -> Result<usize, AttachError> {
+        panic!("nothing is attached to {}", path.display())
+    }
+
+    fn detach_temporary(&mut self, image: u32) {
+        panic!("nothing is attached as {image}")
+    }
+
     fn detach(&mut self, image: u32) {
         panic!("nothing is attached as {image}")
     }

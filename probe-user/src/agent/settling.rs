@@ -1,0 +1,199 @@
+//! Whether all contexts of a library that live are known.
+//!
+//! As soon as its probes are there, the births of contexts are seen. Those that are older
+//! are in the memory of processes that were there before, and are found (`scan`). When
+//! every such process was looked into to its end, the library is *settled*: a handshake
+//! can show no context that is not known, and its probes go.
+//!
+//! A child of a fork has its parent's contexts. If those were all known, the fork gave it
+//! their records (the kernel half's `lifecycle::process_forked`); if not, it is looked
+//! into, too.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+
+use crate::host::{ProcessFacts, clock};
+
+/// What is known of the contexts of a process, of one library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is being looked into.
+    Open,
+    /// All are known, since this moment in nanoseconds of `CLOCK_BOOTTIME`.
+    Known(u64),
+    /// Not all can be found.
+    Unknown,
+}
+
+/// A library that is not settled.
+struct Library {
+    /// Since when births are seen: nanoseconds of `CLOCK_BOOTTIME`.
+    since: u64,
+    /// Who maps it.
+    processes: HashMap<u32, Standing>,
+    /// When the last one was looked into.
+    changed: Instant,
+}
+
+/// The libraries that are not settled.
+#[derive(Default)]
+pub(super) struct Settling(BTreeMap<u32, Library>);
+
+/// How far a library is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) image: u32,
+    /// It is settled, if every process was looked at after this: one that nobody has met
+    /// yet may map it.
+    pub(super) since: Instant,
+}
+
+impl Settling {
+    /// The probes of a library are all there.
+    pub(super) fn begin(&mut self, image: u32) {
+        self.begin_at(image, clock::boottime_ns());
+    }
+
+    /// `now`, here and below: nanoseconds of `CLOCK_BOOTTIME`.
+    fn begin_at(&mut self, image: u32, now: u64) {
+        let library = || Library { since: now, processes: HashMap::new(), changed: Instant::now() };
+        self.0.entry(image).or_insert_with(library);
+    }
+
+    /// A process maps a library: says whether it is to be looked into.
+    pub(super) fn meet(&mut self, image: u32, pid: u32, facts: &ProcessFacts) -> bool {
+        let Some(library) = self.0.get_mut(&image) else { return false };
+        if library.processes.contains_key(&pid) {
+            return false;
+        }
+        let standing = if library.is_known(facts) { Standing::Known(0) } else { Standing::Open };
+        library.processes.insert(pid, standing);
+        standing == Standing::Open
+    }
+
+    /// A process was looked into, and all contexts have records, or not.
+    pub(super) fn looked_into(&mut self, image: u32, pid: u32, all_known: bool) {
+        self.looked_into_at(image, pid, all_known, clock::boottime_ns());
+    }
+
+    fn looked_into_at(&mut self, image: u32, pid: u32, all_known: bool, now: u64) {
+        let Some(library) = self.0.get_mut(&image) else { return };
+        let Some(standing) = library.processes.get_mut(&pid) else { return };
+        *standing = if all_known { Standing::Known(now) } else { Standing::Unknown };
+        library.changed = Instant::now();
+    }
+
+    /// A process is gone, or runs another program now.
+    pub(super) fn gone(&mut self, pid: u32) {
+        for library in self.0.values_mut() {
+            library.processes.remove(&pid);
+        }
+    }
+
+    /// Libraries of which all processes that are known are known to their end.
+    pub(super) fn candidates(&self) -> Vec<Settled> {
+        let known = |standing: &Standing| matches!(standing, Standing::Known(_));
+        let all_known = |library: &&Library| library.processes.values().all(known);
+        let candidates = self.0.iter().filter(|(_, library)| all_known(library));
+        candidates
+            .map(|(image, library)| Settled { image: *image, since: library.changed })
+            .collect()
+    }
+
+    /// A library is settled, or has no probes any more.
+    pub(super) fn end(&mut self, image: u32) {
+        self.0.remove(&image);
+    }
+
+    /// Forgets libraries that have no probes any more.
+    pub(super) fn retain(&mut self, has_probes: impl Fn(u32) -> bool) {
+        self.0.retain(|image, _| has_probes(*image));
+    }
+}
+
+impl Library {
+    /// Whether the probes have seen all contexts of a process.
+    fn is_known(&self, facts: &ProcessFacts) -> bool {
+        // Rounded down: it did not begin before.
+        let Some(start) = facts.start_time_ticks.map(clock::start_ns) else { return false };
+        if start <= self.since {
+            return false;
+        }
+        match (facts.forked, facts.parent) {
+            (Some(false), _) => true,
+            (Some(true), Some(parent)) => {
+                let of_parent = self.processes.get(&parent);
+                of_parent.is_some_and(|s| matches!(s, Standing::Known(since) if *since < start))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIBRARY: u32 = 1;
+    const TICK: u64 = 10_000_000;
+
+    fn process(start: u64, forked: bool, parent: u32) -> ProcessFacts {
+        ProcessFacts {
+            start_time_ticks: Some(start),
+            forked: Some(forked),
+            parent: Some(parent),
+            ..ProcessFacts::default()
+        }
+    }
+
+    fn settling() -> Settling {
+        let mut settling = Settling::default();
+        settling.begin_at(LIBRARY, 10 * TICK);
+        settling
+    }
+
+    fn is_settled(settling: &Settling) -> bool {
+        !settling.candidates().is_empty()
+    }
+
+    #[test]
+    fn who_was_there_before_is_looked_into() {
+        let mut settling = settling();
+        assert!(is_settled(&settling), "nobody maps it");
+        assert!(settling.meet(LIBRARY, 7, &process(10, false, 1)), "it began in that tick");
+        assert!(!is_settled(&settling));
+        assert!(!settling.meet(LIBRARY, 7, &process(10, false, 1)), "once");
+        settling.looked_into_at(LIBRARY, 7, true, 20 * TICK);
+        assert!(is_settled(&settling));
+        assert!(!settling.meet(LIBRARY, 8, &process(11, false, 1)), "its contexts are seen");
+        assert!(is_settled(&settling));
+    }
+
+    #[test]
+    fn one_of_which_not_all_is_known_is_waited_for() {
+        let mut settling = settling();
+        assert!(settling.meet(LIBRARY, 7, &process(1, false, 1)));
+        settling.looked_into_at(LIBRARY, 7, false, 20 * TICK);
+        assert!(!is_settled(&settling));
+        settling.gone(7);
+        assert!(is_settled(&settling));
+        assert!(settling.meet(LIBRARY, 8, &ProcessFacts::default()), "nothing is known of it");
+    }
+
+    #[test]
+    fn a_child_has_what_its_parent_had() {
+        let mut settling = settling();
+        settling.meet(LIBRARY, 7, &process(1, false, 1));
+        settling.looked_into_at(LIBRARY, 7, true, 20 * TICK);
+        assert!(settling.meet(LIBRARY, 8, &process(20, true, 7)), "forked before that");
+        assert!(!settling.meet(LIBRARY, 9, &process(21, true, 7)), "with all records");
+        assert!(!settling.meet(LIBRARY, 10, &process(22, true, 9)));
+        assert!(settling.meet(LIBRARY, 11, &process(23, true, 8)), "its parent's are not known");
+        assert!(
+            settling.meet(LIBRARY, 12, &process(23, true, 1)),
+            "whose child it is, is not known"
+        );
+    }
+}
