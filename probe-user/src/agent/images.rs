@@ -262,8 +262,15 @@ impl Images {
         let elf = self.inodes.file(id).and_then(|file| Elf::read(file, shown).ok());
         let Some(mut elf) = elf else { return false };
         look_for_names(&mut elf, library);
-        let now = MappedCompanion::of(&elf, library).learn(library, &elf, self.plan);
+        let companion = MappedCompanion::of(&elf, library);
+        let mut now = companion.learn(library, &elf, self.plan);
         let then = &self.images[&number];
+        if matches!(companion, MappedCompanion::Absent(_)) {
+            // The process is just loading it, and what it says is not of this file.
+            let (layout, known) = (&mut now.learnt.layout, &then.learnt.layout);
+            layout.sessions = layout.sessions.or(known.sessions);
+            layout.num_items = layout.num_items.or(known.num_items);
+        }
         now.learnt.layout == then.learnt.layout && now.plan.all().eq(then.plan.all())
     }
 

@@ -21,12 +21,15 @@ use crate::{
         eventually, file_in,
         libraries::{Mount, in_container, private_libraries, python_with, replace},
         oracle::{ORACLES, Oracle, Told},
-        run, target,
+        run, spawn, target,
         tls::Certificates,
     },
 };
 
 /// Plays something, and compares.
+/// With as many probes in a library as there were in the beginning.
+const STEADY: &[&str] = &["--probe-points", "starts"];
+
 fn play(agent: &Agent, oracle: &mut Oracle) -> Vec<Told> {
     oracle.ask("run tls13_tickets");
     let told = oracle.told();
@@ -173,7 +176,7 @@ fn a_library_is_found_without_events() {
 /// One file of a lower layer, which the host uses as well, through two overlays.
 #[test]
 fn one_file_behind_two_overlays_is_observed_once() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(STEADY);
     let lower = private_libraries();
     let (one, other) = (Mount::overlay(lower.path()), Mount::overlay(lower.path()));
     let everywhere = [lower.path(), one.root(), other.root()];
@@ -195,7 +198,7 @@ fn one_file_behind_two_overlays_is_observed_once() {
 /// on with the one below, and who comes later has the copy.
 #[test]
 fn a_copy_that_an_overlay_makes_is_observed_as_well() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(STEADY);
     let lower = private_libraries();
     let overlay = Mount::overlay(lower.path());
     let mut before = python_with(overlay.root());
@@ -216,7 +219,7 @@ fn a_copy_that_an_overlay_makes_is_observed_as_well() {
 /// Names and mounts of one file are one file.
 #[test]
 fn one_file_under_many_names_is_observed_once() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(STEADY);
     let first = private_libraries();
     let second = tempfile::tempdir().expect("a directory");
     for library in ["libssl.so.3", "libcrypto.so.3"] {
@@ -236,8 +239,25 @@ fn one_file_under_many_names_is_observed_once() {
         play(&agent, oracle);
     }
     assert_eq!(probes(), of_one, "one attachment for all of them");
-    // Its times say that it was written to, and its content that it was not.
+    // Its times say that it was written to, and its content that it was not: also to who
+    // has not loaded libcrypto yet.
     run(Command::new("touch").arg(first.path().join("libssl.so.3")));
+    let script = "import mmap, sys\n\
+                  file = open(sys.argv[1], 'rb')\n\
+                  map = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)\n\
+                  sys.stdin.read()";
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg("-c").arg(script).arg(first.path().join("libssl.so.3")).stdin(Stdio::piped());
+    let mut loading = spawn(command);
+    eventually("it is met", || {
+        let targets = agent.snapshot()["targets"].take();
+        let targets = targets.as_array().expect("an array").iter();
+        let mut processes = targets.filter_map(|target| target["processes"].as_array()).flatten();
+        processes.any(|pid| *pid == loading.id()).then_some(())
+    });
+    assert_eq!(probes(), of_one, "it is the same");
+    drop(loading.stdin.take());
+    assert!(loading.wait().expect("it runs").success());
     let mut touched = python_with(first.path());
     play(&agent, &mut touched);
     assert_eq!(probes(), of_one, "it is the same");
@@ -250,7 +270,7 @@ fn one_file_under_many_names_is_observed_once() {
 /// on with the old one, since their master has it.
 #[test]
 fn an_upgrade_under_a_running_nginx() {
-    let agent = Agent::start(&[]);
+    let agent = Agent::start(STEADY);
     let libraries = private_libraries();
     let nginx = Nginx::start_with(Some(libraries.path()));
     let accepted = |pids: &[u32]| {
