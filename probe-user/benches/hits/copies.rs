@@ -19,6 +19,15 @@ const DIRECTORY: &str = "/usr/lib/x86_64-linux-gnu";
 const SECTION_HEADERS: Range<usize> = 40..48;
 const SECTION_COUNTS: Range<usize> = 60..64;
 
+/// What is known of them, with other probes.
+pub(crate) fn learn(options: PlanOptions) -> Image {
+    let [library, crypto] =
+        ["libssl.so.3", "libcrypto.so.3"].map(|name| Path::new(DIRECTORY).join(name));
+    let crypto = Elf::open(&crypto).expect("it is there");
+    let elf = Elf::open(&library).expect("it is there");
+    Image::learn(library, &elf, &Companion::Found(&crypto), options)
+}
+
 /// Two copies of the system's libssl, and what is known of them.
 pub(crate) struct Copies {
     pub(crate) image: Image,
@@ -39,10 +48,7 @@ impl Copies {
             fs::write(&copy, &bytes).expect("it can be written");
             copy
         });
-        let crypto = Elf::open(&Path::new(DIRECTORY).join("libcrypto.so.3")).expect("it is there");
-        let elf = Elf::open(&library).expect("it is there");
-        let image = Image::learn(library, &elf, &Companion::Found(&crypto), PlanOptions::default());
-        Self { image, paths }
+        Self { image: learn(PlanOptions::default()), paths }
     }
 
     /// Where the probes are, in the file.

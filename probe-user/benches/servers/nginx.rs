@@ -7,14 +7,14 @@ use nix::{
     unistd::Pid,
 };
 use sslsess::{
-    image::Class,
+    image::{Class, PlanOptions, ProbePoints},
     kernel::{Kernel, LoadOptions},
 };
 
 use crate::{
     code::Code,
     connections::{FULL_13, Mode, RESUMED_12, RESUMED_13},
-    copies::Copies,
+    copies::{Copies, learn},
     in_place::InPlace,
     load::Load,
     median,
@@ -60,15 +60,17 @@ const BUSY: f64 = 95.0;
 
 pub(crate) fn measure(directory: &Path) {
     let certificate = Certificate::make(directory);
-    let copies = Copies::make(directory);
-    let workers = [0, 1].map(|copy| Worker::start(directory, &certificate, &copies, copy));
+    let starts = Copies::make(directory);
+    let births = PlanOptions { points: ProbePoints::Births, ..PlanOptions::default() };
+    let births = Copies { image: learn(births), paths: starts.paths.clone() };
+    let workers = [0, 1].map(|copy| Worker::start(directory, &certificate, &starts, copy));
     let mut in_place = InPlace::start(directory, &certificate, DEAREST);
     let kernel = Kernel::load(LoadOptions::default()).expect("it works here");
-    let mut nginx = Nginx { workers, kernel, tally: Tally::default(), copies };
+    let mut nginx = Nginx { workers, kernel, tally: Tally::default(), copies: [starts, births] };
     println!(
         "two workers of nginx in turns, a connection for each request, {AT_ONCE} at the same \
          time; each worker has its copy of libssl; {SWAPS} times there are probes in one of \
-         them, and in the other; and none, which shows the noise"
+         them, and in the other"
     );
     for mode in MODES {
         let cost = in_place.of_mode(mode);
@@ -143,12 +145,13 @@ impl Slice {
     }
 }
 
-/// Whether there are probes at all.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Which probes there are.
+#[derive(Clone, Copy)]
 enum Which {
-    Ours,
-    /// What seems to come of them is noise.
-    None,
+    /// Where handshakes start, as long as not all contexts are known.
+    Starts,
+    /// Where contexts are made, as `serve` leaves them: handshakes hit none.
+    Births,
 }
 
 /// What was seen with probes in one of the copies.
@@ -169,19 +172,20 @@ struct Nginx {
     workers: [Worker; 2],
     kernel: Kernel,
     tally: Tally,
-    copies: Copies,
+    /// With probes where handshakes start, and where contexts are made.
+    copies: [Copies; 2],
 }
 
 impl Nginx {
     fn of_mode(&mut self, mode: Mode, cost: f64) {
         // Makes the contexts known, and the clients get their sessions.
         for copy in [0, 1] {
-            self.with_probes(mode, copy, Which::Ours);
+            self.with_probes(mode, copy, Which::Starts);
         }
-        let [mut ours, mut none] = [const { Vec::new() }; 2];
+        let [mut starts, mut births] = [const { Vec::new() }; 2];
         let mut left_out = 0;
-        while ours.len().min(none.len()) < SWAPS && left_out < MOST_LEFT_OUT {
-            for (which, seen) in [(Which::Ours, &mut ours), (Which::None, &mut none)] {
+        while starts.len().min(births.len()) < SWAPS && left_out < MOST_LEFT_OUT {
+            for (which, seen) in [(Which::Starts, &mut starts), (Which::Births, &mut births)] {
                 match [0, 1].map(|copy| self.with_probes(mode, copy, which)) {
                     [Some(first), Some(second)] => seen.push([first, second]),
                     _ => left_out += 1,
@@ -191,17 +195,16 @@ impl Nginx {
         if left_out > 0 {
             println!("{left_out} times somebody else had probes in it: not counted");
         }
-        assert!(!ours.is_empty() && !none.is_empty(), "it was measured");
-        report(mode, &ours, &none, cost);
+        assert!(!starts.is_empty() && !births.is_empty(), "it was measured");
+        report(mode, &starts, &births, cost);
     }
 
     /// Asks both in turns, with probes in one of the copies; `None` if there were others.
     fn with_probes(&mut self, mode: Mode, probed: usize, which: Which) -> Option<Seen> {
+        let copies = &self.copies[which as usize];
+        copies.attach(&mut self.kernel, probed);
         let mut expected = [0, 0];
-        if which == Which::Ours {
-            self.copies.attach(&mut self.kernel, probed);
-            expected[probed] = self.copies.places().len();
-        }
+        expected[probed] = copies.places().len();
         let these_alone = |workers: &[Worker; 2]| workers.each_ref().map(|w| w.code.probes());
         let alone_before = these_alone(&self.workers) == expected;
         for worker in &mut self.workers {
@@ -244,48 +247,40 @@ fn percent(seen: &[[Seen; 2]], of: fn(&Seen) -> f64) -> [f64; 3] {
     quartiles(times).map(|times| (times.exp() - 1.0) * 100.0)
 }
 
-fn report(mode: Mode, ours: &[[Seen; 2]], none: &[[Seen; 2]], cost: f64) {
-    let of_all = |of: fn(&Seen) -> f64| median(ours.iter().flatten().map(of));
-    let (took, busy, hits) = (of_all(|s| s.took), of_all(|s| s.busy), of_all(|s| s.hits));
-    let processor = of_all(|s| s.processor);
-    // Of the requests in a time: they take 1 / (1 - lost) times as long.
-    let lost = |seen| percent(seen, |s| s.longer).map(|p| p / (100.0 + p) * 100.0);
-    let more = |seen| percent(seen, |s| s.more);
-    let noise = [lost(none), more(none)];
-    let [lost, more] = [lost(ours), more(ours)];
-    let counted = hits * cost / 1e9 / processor * 100.0;
-    // The limit is for the first of these that can be seen: a median varies by about the
-    // distance of the quartiles by the root of their number.
-    let varies = |[first, _, third]: [f64; 3]| (third - first) / (ours.len() as f64).sqrt();
-    let seen = |share| varies(share) <= LIMIT / 2.0;
-    let by_rate = busy >= BUSY && seen(lost);
-    let by_processor = !by_rate && seen(more);
-    let limit = |of: bool| of.then_some(LIMIT);
+fn report(mode: Mode, starts: &[[Seen; 2]], births: &[[Seen; 2]], cost: f64) {
+    let of_all = |of: fn(&Seen) -> f64| median(starts.iter().flatten().map(of));
+    let (took, busy, processor) = (of_all(|s| s.took), of_all(|s| s.busy), of_all(|s| s.processor));
     let of = mode.what;
-    let say = |name: String, unit, value, spread, limit| {
+    let say = |name: &str, unit, value, spread, limit| {
+        let name = format!("{name}, {of}");
         figure(&Figure { section: "nginx", name: &name, unit, value, spread, limit });
     };
-    say(format!("a second without probes, {of}"), "req", 1.0 / took, None, None);
-    say(format!("the worker is busy, {of}"), "%", busy, None, None);
-    say(format!("of the processor for a request, {of}"), "us", processor * 1e6, None, None);
-    say(format!("of a request, {of}"), "hits", hits, None, None);
-    let [rate, work] = ["requests a second that are lost", "more of the processor for a request"];
-    for (what, [first, value, third], limit) in [
-        (rate.to_owned(), lost, limit(by_rate)),
-        (format!("{rate} (no probes)"), noise[0], None),
-        (work.to_owned(), more, limit(by_processor)),
-        (format!("{work} (no probes)"), noise[1], None),
+    say("a second without probes", "req", 1.0 / took, None, None);
+    say("the worker is busy", "%", busy, None, None);
+    say("of the processor for a request", "us", processor * 1e6, None, None);
+    for (what, seen, limit) in [
+        ("births, as serve leaves them", births, Some(LIMIT)),
+        ("starts, until all contexts are known", starts, None),
     ] {
-        say(format!("{what}, {of}"), "%", value, Some([first, third]), limit);
+        let hits = median(seen.iter().flatten().map(|seen| seen.hits));
+        // Of the requests in a time: they take 1 / (1 - lost) times as long.
+        let lost = percent(seen, |s| s.longer).map(|p| p / (100.0 + p) * 100.0);
+        let more = percent(seen, |s| s.more);
+        // The limit is for the first of these that can be seen: a median varies by about
+        // the distance of the quartiles by the root of their number.
+        let varies = |[first, _, third]: [f64; 3]| (third - first) / (seen.len() as f64).sqrt();
+        let by_rate = busy >= BUSY && varies(lost) <= LIMIT / 2.0;
+        let by_processor = !by_rate && varies(more) <= LIMIT / 2.0;
+        let hidden = !by_rate && !by_processor;
+        let name = |figure: &str| format!("{what}: {figure}");
+        let spread = |[first, _, third]: [f64; 3]| Some([first, third]);
+        say(&name("hits of a request"), "hits", hits, None, None);
+        let rate = name("requests a second that are lost");
+        say(&rate, "%", lost[1], spread(lost), limit.filter(|_| by_rate));
+        let work = name("more of the processor for a request");
+        say(&work, "%", more[1], spread(more), limit.filter(|_| by_processor));
+        let counted = hits * cost / 1e9 / processor * 100.0;
+        let direct = name("hits x what one takes there");
+        say(&direct, "%", counted, None, limit.filter(|_| hidden));
     }
-    let limit = limit(!by_rate && !by_processor);
-    say(format!("hits x cost of a hit, of that, {of}"), "%", counted, None, limit);
-    let which = if by_rate {
-        "the requests a second"
-    } else if by_processor {
-        "the processor's work for each request: the rate is not the worker's, or varies too much"
-    } else {
-        "hits x cost of a hit: noise hides so small a share"
-    };
-    println!("(the limit is for {which})");
 }
