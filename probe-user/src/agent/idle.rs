@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use probe_common::{ContextKey, ContextRecord, ExeId, record_flags};
+use probe_common::{ContextKey, ContextRecord, ExeId, birth_flags, record_flags};
 use tracing::{debug, info, warn};
 
 use super::Agent;
@@ -298,10 +298,26 @@ impl Agent {
         record.flags & record_flags::FOUND == 0
             || self.registry.is_live(key, record.born_ns)
             || self.registry.has_ended(key, record.born_ns)
+            || self.is_copy_of_known(key, record)
     }
 
-    /// A fork made a record of one that no probe has seen. Admits it if there is a
-    /// context; else it is taken back.
+    /// Whether a fork made a record, of a context of which the agent has said that it is
+    /// one. (Its report comes before that of the other's end.)
+    fn is_copy_of_known(&self, key: &ContextKey, record: &ContextRecord) -> bool {
+        let Ok(Some(fork)) = self.kernel.fork_of(key.tgid) else { return false };
+        let of_forker = ContextKey { tgid: fork.forker, ..*key };
+        let started = Some(clock::start_ticks(fork.forker_start_ns));
+        record.birth & birth_flags::FORKED != 0
+            && record.process_start_ns == fork.child_start_ns
+            && self.registry.live_at(&of_forker).is_some_and(|known| {
+                known.image == record.image
+                    && known.born_ns < fork.at_ns
+                    && known.facts.start_time_ticks == started
+            })
+    }
+
+    /// A fork made a record of one that no probe has seen, and the agent neither. Admits
+    /// it if there is a context; else it is taken back.
     pub(super) fn admit_copy(&mut self, key: &ContextKey, record: &ContextRecord) {
         let image = self.images.image(record.image);
         let marks = image.and_then(|image| image.marks.marks.as_ref());

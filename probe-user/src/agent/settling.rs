@@ -31,8 +31,8 @@ enum Standing {
 struct Library {
     /// Since when births are seen: nanoseconds of `CLOCK_BOOTTIME`.
     since: u64,
-    /// Who maps it.
-    processes: HashMap<u32, Standing>,
+    /// Who maps it, each with its start: a pid comes again.
+    processes: HashMap<u32, (Option<u64>, Standing)>,
     /// When the last one was looked into.
     changed: Instant,
 }
@@ -65,11 +65,12 @@ impl Settling {
     /// A process maps a library: says whether it is to be looked into.
     pub(super) fn meet(&mut self, image: u32, pid: u32, facts: &ProcessFacts) -> bool {
         let Some(library) = self.0.get_mut(&image) else { return false };
-        if library.processes.contains_key(&pid) {
+        let start = facts.start_time_ticks;
+        if library.processes.get(&pid).is_some_and(|(known, _)| *known == start) {
             return false;
         }
         let standing = if library.is_known(facts) { Standing::Known(0) } else { Standing::Open };
-        library.processes.insert(pid, standing);
+        library.processes.insert(pid, (start, standing));
         standing == Standing::Open
     }
 
@@ -80,7 +81,7 @@ impl Settling {
 
     fn looked_into_at(&mut self, image: u32, pid: u32, all_known: bool, now: u64) {
         let Some(library) = self.0.get_mut(&image) else { return };
-        let Some(standing) = library.processes.get_mut(&pid) else { return };
+        let Some((_, standing)) = library.processes.get_mut(&pid) else { return };
         *standing = if all_known { Standing::Known(now) } else { Standing::Unknown };
         library.changed = Instant::now();
     }
@@ -94,7 +95,7 @@ impl Settling {
 
     /// Libraries of which all processes that are known are known to their end.
     pub(super) fn candidates(&self) -> Vec<Settled> {
-        let known = |standing: &Standing| matches!(standing, Standing::Known(_));
+        let known = |(_, standing): &(_, Standing)| matches!(standing, Standing::Known(_));
         let all_known = |library: &&Library| library.processes.values().all(known);
         let candidates = self.0.iter().filter(|(_, library)| all_known(library));
         candidates
@@ -125,7 +126,8 @@ impl Library {
             (Some(false), _) => true,
             (Some(true), Some(parent)) => {
                 let of_parent = self.processes.get(&parent);
-                of_parent.is_some_and(|s| matches!(s, Standing::Known(since) if *since < start))
+                of_parent
+                    .is_some_and(|(_, s)| matches!(s, Standing::Known(since) if *since < start))
             }
             _ => false,
         }

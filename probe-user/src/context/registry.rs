@@ -72,6 +72,12 @@ impl Registry {
         self.live.get(key).map(Box::as_ref).filter(|context| context.born_ns == born_ns)
     }
 
+    /// The context that lives at an address of a process.
+    #[must_use]
+    pub fn live_at(&self, key: &ContextKey) -> Option<&Context> {
+        self.live.get(key).map(Box::as_ref)
+    }
+
     /// Whether the end of this very context is known already. The kernel half
     /// reports an end before it removes the record, so a record may be listed
     /// whose context has ended.

@@ -1,16 +1,23 @@
 //! Handshakes have probes until all contexts are known that are older than the probes,
 //! and then none.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
-use crate::support::{
-    agent::Agent,
-    compare::{Expect, assert_equal},
-    eventually,
-    oracle::{ORACLES, Oracle},
+use crate::{
+    builds::Library as Built,
+    support::{
+        agent::Agent,
+        churn::{Program, told},
+        compare::{Expect, assert_equal},
+        eventually,
+        oracle::{ORACLES, Oracle, Told},
+    },
 };
 
 /// Where Debian has its libraries.
@@ -112,6 +119,46 @@ fn where_not_all_is_found_handshakes_keep_their_probes() {
     assert_equal(&agent, clear.pid(), &clear.told(), Expect::Live);
 }
 
+/// Of a child that is gone before the agent gets to look, what its parent had from before
+/// is known by the parent.
+#[test]
+fn children_of_what_was_found_are_known_without_a_look() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Built { libssl, libcrypto, .. } = Built::built("3.5.5-gcc12-O2");
+    let copy = |file: &Path| {
+        let copy = directory.path().join(file.file_name().expect("a file"));
+        fs::copy(file, &copy).expect("it can be copied");
+        copy
+    };
+    let library = Built { libssl: copy(&libssl), libcrypto: copy(&libcrypto) };
+    let path = library.libssl.display().to_string();
+    let program = Program::with(library);
+    let mut parent = program.start();
+    parent.ask("keep 3 10");
+    let agent = Agent::start(&[]);
+    eventually("it is settled", || {
+        let targets = agent.snapshot()["targets"].take();
+        let mut of_it =
+            targets.as_array()?.iter().filter(|target| target["library"]["path"] == path);
+        of_it.any(|target| target["probes"] == LASTING).then_some(())
+    });
+    assert_equal(&agent, parent.pid(), &told(&parent.ask("stats")), Expect::Live);
+    let agent_pid = Pid::from_raw(agent.pid().cast_signed());
+    kill(agent_pid, Signal::SIGSTOP).expect("it runs");
+    let child = parent.ask("fork")["child"].as_u64().expect("a pid") as u32;
+    parent.ask("child use 1");
+    let child_says = told(&parent.ask("child stats"));
+    kill(Pid::from_raw(child.cast_signed()), Signal::SIGKILL).expect("it runs");
+    // Its parent takes its end in, and the kernel reports it.
+    eventually("it has ended", || {
+        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        (status.is_empty() || status.contains("State:\tZ")).then_some(())
+    });
+    kill(agent_pid, Signal::SIGCONT).expect("it is there");
+    assert_equal(&agent, child, &child_says, Expect::Exited);
+    assert_equal(&agent, parent.pid(), &told(&parent.ask("stats")), Expect::Live);
+}
+
 /// A child has what its parent had, though nobody has used it.
 #[test]
 fn children_of_what_is_known_are_known() {
@@ -122,10 +169,9 @@ fn children_of_what_is_known_are_known() {
     library.wait_until_settled(&agent);
     let answer = parent.ask("fork 20");
     let child = u32::try_from(answer["child"].as_u64().expect("a pid")).expect("a pid");
-    let child_says: Vec<crate::support::oracle::Told> =
+    let child_says: Vec<Told> =
         serde_json::from_value(answer["contexts"].clone()).expect("contexts");
     assert_equal(&agent, parent.pid(), &parent.told(), Expect::Live);
     assert_equal(&agent, child, &child_says, Expect::Live);
-    let child = nix::unistd::Pid::from_raw(child.cast_signed());
-    nix::sys::signal::kill(child, Signal::SIGKILL).expect("it waits for this");
+    kill(Pid::from_raw(child.cast_signed()), Signal::SIGKILL).expect("it waits for this");
 }
