@@ -69,7 +69,7 @@ impl Settling {
         if library.processes.get(&pid).is_some_and(|(known, _)| *known == start) {
             return false;
         }
-        let standing = if library.is_known(facts) { Standing::Known(0) } else { Standing::Open };
+        let standing = library.begins_as(facts);
         library.processes.insert(pid, (start, standing));
         standing == Standing::Open
     }
@@ -115,21 +115,20 @@ impl Settling {
 }
 
 impl Library {
-    /// Whether the probes have seen all contexts of a process.
-    fn is_known(&self, facts: &ProcessFacts) -> bool {
+    /// What is known of the contexts of a process without a look.
+    fn begins_as(&self, facts: &ProcessFacts) -> Standing {
         // Rounded down: it did not begin before.
-        let Some(start) = facts.start_time_ticks.map(clock::start_ns) else { return false };
-        if start <= self.since {
-            return false;
+        let start = facts.start_time_ticks.map(clock::start_ns);
+        let Some(start) = start.filter(|start| *start > self.since) else { return Standing::Open };
+        if facts.forked == Some(false) {
+            return Standing::Known(0);
         }
-        match (facts.forked, facts.parent) {
-            (Some(false), _) => true,
-            (Some(true), Some(parent)) => {
-                let of_parent = self.processes.get(&parent);
-                of_parent
-                    .is_some_and(|(_, s)| matches!(s, Standing::Known(since) if *since < start))
-            }
-            _ => false,
+        let of_parent = facts.parent.and_then(|parent| self.processes.get(&parent));
+        match of_parent.filter(|_| facts.forked == Some(true)) {
+            Some((_, Standing::Known(since))) if *since < start => Standing::Known(0),
+            // Nothing is won by looking into many children of such a process.
+            Some((_, Standing::Unknown)) => Standing::Unknown,
+            _ => Standing::Open,
         }
     }
 }
@@ -182,6 +181,15 @@ mod tests {
         settling.gone(7);
         assert!(is_settled(&settling));
         assert!(settling.meet(LIBRARY, 8, &ProcessFacts::default()), "nothing is known of it");
+        settling.looked_into_at(LIBRARY, 8, false, 20 * TICK);
+        assert!(
+            !settling.meet(LIBRARY, 9, &process(30, true, 8)),
+            "its children are not looked into"
+        );
+        settling.gone(8);
+        assert!(!is_settled(&settling));
+        settling.gone(9);
+        assert!(is_settled(&settling));
     }
 
     #[test]
