@@ -9,25 +9,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* As in OpenSSL 3.0: the offsets stand in increments.rs as well. */
-struct hash {
-    char before[0x70];
-    unsigned long num_items;
-};
-
-struct context {
-    char before[0x30];
-    struct hash *sessions;
-    char between[0x40];
-    int counters[11];
-    int references;
-    char behind[0x200];
-};
-
-struct connection {
-    char before[0x9a8];
-    struct context *ctx;
-};
+#include "made_up.h"
 
 #define ACCEPT_GOOD "0x8c"
 
