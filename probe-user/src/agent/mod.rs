@@ -1,5 +1,6 @@
 //! The agent: discovers, attaches, follows lives, and says what is known.
 
+mod alarm;
 pub mod companion;
 mod forks;
 mod handshakes;
@@ -11,6 +12,7 @@ mod look;
 mod losses;
 mod present;
 pub mod probes;
+mod ready;
 mod reap;
 mod settling;
 mod targets;
@@ -18,7 +20,10 @@ pub mod task;
 mod usage;
 pub mod watch;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, Counter, birth_flags, record_flags};
@@ -88,6 +93,8 @@ pub struct Agent {
     /// program and the kernel does not tell what it maps.
     changed: bool,
     last_events: LastEvents,
+    /// When what the kernel half keeps of processes was looked through.
+    swept: Instant,
     /// Contexts that were given up without a report of their end.
     unreported: u64,
 }
@@ -155,6 +162,7 @@ impl Agent {
             release: kernel_release(),
             changed: false,
             last_events: LastEvents::default(),
+            swept: Instant::now(),
             unreported: 0,
         };
         agent.scan();

@@ -1,6 +1,6 @@
 //! Ends that nobody reported.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use probe_common::ContextKey;
 use tracing::warn;
@@ -8,7 +8,7 @@ use tracing::warn;
 use super::Agent;
 use crate::{
     context::{Context, Origin, State},
-    host::ProcessFacts,
+    host::{ProcessFacts, discovery::ROUND},
     kernel::events::{End, unreported_end},
 };
 
@@ -49,6 +49,15 @@ impl Agent {
             }
         }
         self.registry.retain_processes(|pid| ProcessFacts::is_alive(pid, None));
+    }
+
+    /// Removes from the kernel half what it keeps of processes that have ended, if it was
+    /// not told. (To look through the empty map takes a millisecond.)
+    pub(super) fn sweep(&mut self) {
+        if self.swept.elapsed() < ROUND {
+            return;
+        }
+        self.swept = Instant::now();
         let recorded = self.kernel.processes().unwrap_or_else(|error| {
             warn!(%error, "cannot read the map of processes");
             Vec::new()

@@ -2,20 +2,23 @@
 //! asked.
 
 use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    runtime::Builder,
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::warn;
 
-use super::{Agent, AgentOptions, watch::Outcome};
+use super::{
+    Agent, AgentOptions,
+    alarm::Alarm,
+    ready::{readable, watch},
+    watch::Outcome,
+};
 use crate::{
     host::discovery::TICK,
     snapshot::{Scraped, Snapshot, Wanted},
@@ -103,14 +106,16 @@ impl AgentHandle {
 pub async fn spawn(options: AgentOptions) -> anyhow::Result<AgentHandle> {
     let (requests, inbox) = mpsc::channel(64);
     let (ready, started) = oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
-    // Attaching, scanning and reading maps block: not for the runtime's threads.
+    // Attaching, scanning and reading maps block: not for the caller's threads. With a
+    // runtime of its own, what wakes the agent wakes one thread, and not two.
+    let runtime = Builder::new_current_thread().enable_io().build()?;
     std::thread::Builder::new().name("agent".to_owned()).spawn(move || {
+        let _within = runtime.enter();
         let agent = Agent::start(options);
-        match agent {
-            Ok(agent) => {
+        match agent.and_then(|agent| Ok((agent, Alarm::new().context("cannot make a timer")?))) {
+            Ok((agent, alarm)) => {
                 let _ = ready.send(Ok(()));
-                runtime.block_on(run(agent, inbox));
+                runtime.block_on(run(agent, alarm, inbox));
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -121,17 +126,18 @@ pub async fn spawn(options: AgentOptions) -> anyhow::Result<AgentHandle> {
     Ok(AgentHandle(requests))
 }
 
-async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
+async fn run(mut agent: Agent, mut alarm: Alarm, mut inbox: mpsc::Receiver<Request>) {
     let events = agent.kernel().event_fd().and_then(watch);
     let mappings = agent.mappings_fd().and_then(watch);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let _logs = forward_logs(&mut agent);
     let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
-    let mut due = Due::default();
+    let mut due = Due::new();
     let stopped = loop {
         if agent.has_looked() {
             waiting.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
+        }
+        if let Err(error) = alarm.set(due.next()) {
+            warn!(%error, "cannot set a timer: only what happens is noticed");
         }
         tokio::select! {
             biased;
@@ -144,12 +150,9 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
                 Some(Request::Stop(done)) => break Some(done),
                 None => break None,
             },
-            () = at(due.mappings) => {
-                due.mappings = None;
-                let unfinished = agent.take_mappings();
-                due.look_again(unfinished);
-            }
+            () = alarm.rings() => due.act(&mut agent),
             () = readable(&mappings), if due.mappings.is_none() => {
+                agent.gather_mappings();
                 due.mappings = Some(Instant::now() + GATHER);
             }
             result = agent.next_result() => match result {
@@ -169,20 +172,6 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
                     due.changes = Some(Instant::now() + SOON);
                 }
             }
-            () = at(due.changes) => {
-                due.changes = None;
-                let unfinished = agent.follow_changes();
-                due.look_again(unfinished);
-            }
-            () = at(due.looks) => {
-                due.looks = None;
-                let unfinished = agent.look_again();
-                due.look_again(unfinished);
-            }
-            _ = ticks.tick() => {
-                let unfinished = agent.tick();
-                due.look_again(unfinished);
-            }
         }
     };
     drop((events, mappings));
@@ -193,8 +182,9 @@ async fn run(mut agent: Agent, mut inbox: mpsc::Receiver<Request>) {
 }
 
 /// What is to be done, and when.
-#[derive(Default)]
 struct Due {
+    /// What is done every now and then.
+    tick: Instant,
     /// To take in what was mapped.
     mappings: Option<Instant>,
     /// To see which processes have changed.
@@ -204,38 +194,44 @@ struct Due {
 }
 
 impl Due {
+    fn new() -> Self {
+        Self { tick: Instant::now(), mappings: None, changes: None, looks: None }
+    }
+
+    /// When the first of it is.
+    fn next(&self) -> Instant {
+        let others = [self.mappings, self.changes, self.looks];
+        others.into_iter().flatten().fold(self.tick, Instant::min)
+    }
+
     fn look_again(&mut self, unfinished: bool) {
         if unfinished && self.looks.is_none() {
             self.looks = Some(Instant::now() + SOON);
         }
     }
-}
 
-/// Waits for a time; for ever if there is none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a file descriptor to become readable.
-fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: the owner has one file descriptor (such as a ring buffer's map), which it
-    // keeps open and does not exchange for another for as long as it exists;
-    // the `AsyncFd` owns the owner.
-    unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) }.map_err(Into::into)
-}
-
-async fn readable(events: &io::Result<AsyncFd<OwnedFd>>) {
-    match events {
-        Ok(events) => {
-            if let Ok(mut guard) = events.readable().await {
-                guard.clear_ready();
-            }
+    /// Does what is due now.
+    fn act(&mut self, agent: &mut Agent) {
+        let now = Instant::now();
+        let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if is_due(&mut self.mappings) {
+            let unfinished = agent.take_mappings();
+            self.look_again(unfinished);
         }
-        // Without it, events are handled every second.
-        Err(_) => std::future::pending().await,
+        if is_due(&mut self.changes) {
+            let unfinished = agent.follow_changes();
+            self.look_again(unfinished);
+        }
+        if is_due(&mut self.looks) {
+            let unfinished = agent.look_again();
+            self.look_again(unfinished);
+        }
+        if self.tick <= now {
+            let unfinished = agent.tick();
+            self.look_again(unfinished);
+            // Whatever took long, no two follow each other at once.
+            self.tick = Instant::now() + TICK;
+        }
     }
 }
 

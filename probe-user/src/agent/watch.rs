@@ -10,6 +10,7 @@ use crate::{
     allocator,
     context::State,
     host::{News, discovery::ROUND},
+    kernel::Mappings,
     scan::Found,
     snapshot::DiscoveryHealth,
 };
@@ -34,6 +35,12 @@ impl Agent {
         self.take_news(&news);
         self.reap();
         self.is_unfinished()
+    }
+
+    /// Something is mapped; what follows is waited for, and
+    /// [taken in](Self::take_mappings) with it.
+    pub fn gather_mappings(&mut self) {
+        self.mappings.iter_mut().for_each(Mappings::hold);
     }
 
     /// Takes in what the kernel reports to be mapped.
@@ -67,6 +74,7 @@ impl Agent {
         }
         self.settle();
         self.let_go();
+        self.sweep();
         self.is_unfinished()
     }
 

@@ -12,9 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procfs::{Current as _, LoadAverage};
-
 use super::{
+    census::Census,
     files::{Files, TRUSTED},
     look::{self, Look},
     maps,
@@ -79,9 +78,10 @@ struct Known {
 }
 
 /// What processes map, as far as it matters.
-#[derive(Default)]
 pub struct Discovery {
     only: HashSet<u32>,
+    /// The agent's own pid.
+    own: u32,
     files: Files,
     /// Files that are nothing, and when that was seen.
     dull: HashMap<MappedInode, Instant>,
@@ -89,25 +89,45 @@ pub struct Discovery {
     /// The processes in the order in which they are looked at again, each with
     /// the number that it got then: its pid may be another's by now.
     turns: VecDeque<(u32, u64)>,
-    /// The newest pid and the number of tasks, at the last listing.
-    census: Option<(u32, u32)>,
+    census: Census,
+    /// Looks that a round has not made yet.
+    owed: f64,
     looks: u64,
     /// What is read of a process, used again.
     text: Vec<u8>,
+}
+
+impl Default for Discovery {
+    /// Of all processes.
+    fn default() -> Self {
+        Self::new(HashSet::new())
+    }
 }
 
 impl Discovery {
     /// Of these processes; none: of all.
     #[must_use]
     pub fn new(only: HashSet<u32>) -> Self {
-        Self { only, ..Self::default() }
+        Self {
+            only,
+            own: std::process::id(),
+            files: Files::default(),
+            dull: HashMap::new(),
+            processes: HashMap::new(),
+            turns: VecDeque::new(),
+            census: Census::default(),
+            owed: 0.0,
+            looks: 0,
+            text: Vec::new(),
+        }
     }
 
     /// Looks at every process.
     #[must_use]
     pub fn scan(&mut self) -> News {
         let mut news = News::default();
-        self.census = None;
+        // What has changed since then, is for the next time.
+        self.census.has_changed();
         let new = self.list(&mut news);
         let known: Vec<u32> = self.processes.keys().copied().collect();
         for pid in known.into_iter().chain(new) {
@@ -150,23 +170,32 @@ impl Discovery {
     #[must_use]
     pub fn newcomers(&mut self) -> (News, bool) {
         let mut news = News::default();
-        let before = self.census;
-        for pid in self.list(&mut news) {
-            self.look_at(pid, &[], &mut news);
+        let changed = self.census.has_changed();
+        if changed {
+            for pid in self.list(&mut news) {
+                self.look_at(pid, &[], &mut news);
+            }
         }
-        (news, before.is_none() || before != self.census)
+        (news, changed)
     }
 
     /// Looks again at those processes whose turn it is, so that each has one
-    /// within this time.
+    /// within this time. What is owed to few is saved up: the first look of some costs
+    /// more than all others, since nothing of what it needs is in the caches.
     #[must_use]
     pub fn round(&mut self, within: Duration) -> News {
         let mut news = News::default();
-        let started = Instant::now();
         let share = (TICK.as_secs_f64() / within.as_secs_f64()).min(1.0);
+        let all = self.processes.len();
+        self.owed = (self.owed + all as f64 * share).min(all as f64);
+        if self.owed < all.min(LEAST_LOOKS) as f64 {
+            return news;
+        }
+        let mut looks = self.owed as usize;
+        self.owed -= looks as f64;
+        let started = Instant::now();
         // A round that is in a hurry may cost more.
         let budget = BUDGET.mul_f64((ROUND.as_secs_f64() / within.as_secs_f64()).max(1.0));
-        let mut looks = (self.processes.len() as f64 * share).ceil() as usize;
         let mut done = 0;
         while looks > 0 && (done < LEAST_LOOKS || started.elapsed() < budget) {
             let Some((pid, number)) = self.turns.pop_front() else { break };
@@ -195,7 +224,7 @@ impl Discovery {
     }
 
     fn is_asked(&self, pid: u32) -> bool {
-        pid != std::process::id() && (self.only.is_empty() || self.only.contains(&pid))
+        pid != self.own && (self.only.is_empty() || self.only.contains(&pid))
     }
 
     fn is_dull(&self, file: &MappedInode, now: Instant) -> bool {
@@ -204,13 +233,10 @@ impl Discovery {
 
     /// Processes that are not known; forgets those that are gone.
     fn list(&mut self, news: &mut News) -> Vec<u32> {
-        // Every new task takes a number, also one in a namespace of its own.
-        let census = LoadAverage::current().ok().map(|load| (load.latest_pid, load.max));
-        if census.is_some() && census == self.census {
+        let Ok(running) = process::running() else {
+            self.census.forget();
             return Vec::new();
-        }
-        let Ok(running) = process::running() else { return Vec::new() };
-        self.census = census;
+        };
         let running: HashSet<u32> = running.into_iter().filter(|pid| self.is_asked(*pid)).collect();
         let known: Vec<u32> = self.processes.keys().copied().collect();
         for pid in known.into_iter().filter(|pid| !running.contains(pid)) {

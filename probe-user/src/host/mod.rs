@@ -1,5 +1,6 @@
 //! Facts of processes: which there are, what they map, what is in their memory.
 
+mod census;
 pub mod clock;
 pub mod container;
 pub mod discovery;
