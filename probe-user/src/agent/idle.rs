@@ -159,16 +159,17 @@ impl Agent {
         let Found { target, owners, looked, total, .. } = found;
         let (pid, image) = (target.pid, target.image);
         info!(pid, looked, total, walked = ?found.walked, took = ?found.took, contexts = owners.contexts.len(), "scanned");
-        let unfinished = match &found.walked {
-            Walked::Gone => return Ok(()),
-            Walked::All => None,
-            Walked::OutOfTime => self.idle.as_ref().map(|idle| out_of_time(found, idle.limit)),
-            Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
-        };
         let when = if self.images.sees_use(image) {
             "it is shown when it is used"
         } else {
             "with --probe-points starts it would be shown when it is used"
+        };
+        let unfinished = match &found.walked {
+            Walked::Gone => return Ok(()),
+            Walked::All if found.unreadable > 0 => Some(unreadable(found, when)),
+            Walked::All => None,
+            Walked::OutOfTime => self.idle.as_ref().map(|idle| out_of_time(found, idle.limit)),
+            Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
         };
         let mut reasons = Vec::new();
         let mut all_known = unfinished.is_none();
@@ -413,15 +414,28 @@ fn comm(pid: u32) -> [u8; 16] {
 
 fn out_of_time(found: &Found, limit: Duration) -> String {
     let limit = humantime::format_duration(limit);
-    let not_shown = match found.hashes.len() {
+    let (looked, total) = (gib(found.looked), gib(found.total));
+    let not_shown = not_shown(found);
+    format!("scan: {looked} of {total} GiB looked at in {limit} (--scan-limit){not_shown}")
+}
+
+fn unreadable(found: &Found, when: &str) -> String {
+    let kib = found.unreadable.div_ceil(1024);
+    let not_shown = not_shown(found);
+    format!(
+        "scan: {kib} KiB that the process wrote cannot be read; if a context is there, {when}{not_shown}"
+    )
+}
+
+/// What else is not shown if not all was looked at.
+fn not_shown(found: &Found) -> String {
+    match found.hashes.len() {
         0 => String::new(),
         found => format!(
             "; {found} that were found are not shown, since one that was not looked at may be \
              what they are copies of"
         ),
-    };
-    let (looked, total) = (gib(found.looked), gib(found.total));
-    format!("scan: {looked} of {total} GiB looked at in {limit} (--scan-limit){not_shown}")
+    }
 }
 
 fn gib(bytes: u64) -> String {

@@ -1,9 +1,9 @@
-//! Where a process can have made something: its writable memory that is its own,
-//! as far as it was ever written.
+//! Where a process can have made something: memory that is its own and that it can write
+//! to, or could, as far as it was ever written.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _};
 
-use procfs::process::{MMPermissions, MMapPath, Process};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 
 use super::process::live_thread;
 
@@ -16,9 +16,11 @@ const OF_FILE: u64 = 1 << 61;
 /// Entries that are read at a time: one says 4 KiB or more, so these say 128 MiB.
 const ENTRIES: usize = 32 << 10;
 
-/// The writable private memory of a process.
+/// The private memory of a process that it can have written to.
 pub struct Heap {
     regions: Vec<Range<u64>>,
+    hidden: Vec<Range<u64>>,
+    process: Process,
     pages: File,
     page: u64,
 }
@@ -39,20 +41,44 @@ impl Heap {
             process = open(thread)?;
             maps = process.maps().map_err(io::Error::other)?;
         }
-        let own = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::PRIVATE;
-        let regions = maps
-            .iter()
-            .filter(|map| map.perms.contains(own) && !is_device(&map.pathname))
-            .map(|map| map.address.0..map.address.1);
+        let own: Vec<&MemoryMap> = maps.iter().filter(|map| is_own(map)).collect();
+        let (readable, hidden): (Vec<&MemoryMap>, Vec<&MemoryMap>) =
+            own.into_iter().partition(|map| map.perms.contains(MMPermissions::READ));
+        let ranges = |maps: Vec<&MemoryMap>| joined(maps.iter().map(|m| m.address.0..m.address.1));
+        let (regions, hidden) = (ranges(readable), ranges(hidden));
         let pages = File::open(format!("/proc/{}/pagemap", process.pid))?;
         let page = procfs::page_size();
-        Ok(Self { regions: joined(regions), pages, page })
+        Ok(Self { regions, hidden, process, pages, page })
     }
 
-    /// Its regions, in ascending order; none touches the next.
+    /// What can be read of it, in ascending order; no region touches the next.
     #[must_use]
     pub fn regions(&self) -> &[Range<u64>] {
         &self.regions
+    }
+
+    /// What nobody may read now, the process included (`mprotect(2)`), likewise.
+    #[must_use]
+    pub fn hidden(&self) -> &[Range<u64>] {
+        &self.hidden
+    }
+
+    /// How many bytes of what nobody may read were ever written. (A program can reserve
+    /// terabytes of addresses so, of which [`written`](Self::written) would look at each.)
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone.
+    pub fn hidden_bytes(&self) -> io::Result<u64> {
+        if self.hidden.is_empty() {
+            return Ok(0);
+        }
+        let maps = self.process.smaps().map_err(io::Error::other)?;
+        let is_hidden = |map: &&MemoryMap| is_own(map) && !map.perms.contains(MMPermissions::READ);
+        let of = |map: &MemoryMap, what: &str| map.extension.map.get(what).copied();
+        let written =
+            |map| ["Anonymous", "Swap"].iter().filter_map(|what| of(map, what)).sum::<u64>();
+        Ok(maps.iter().filter(is_hidden).map(written).sum())
     }
 
     /// The parts of a region that were ever written, in memory or swapped out. To
@@ -96,24 +122,55 @@ fn open(pid: u32) -> io::Result<Process> {
     Process::new(pid.cast_signed()).map_err(io::Error::other)
 }
 
+/// Whether the process can have written to a mapping, and nobody else. One of a file that
+/// it cannot write to is the file's, as a rule; one of no file can have been writable.
+fn is_own(map: &MemoryMap) -> bool {
+    let of_no_file = match &map.pathname {
+        MMapPath::Anonymous | MMapPath::Heap | MMapPath::Stack | MMapPath::TStack(_) => true,
+        // A name that the process gave it: `[anon:…]`.
+        MMapPath::Other(name) => name.starts_with("anon:"),
+        _ => false,
+    };
+    let writable = map.perms.contains(MMPermissions::WRITE);
+    map.perms.contains(MMPermissions::PRIVATE)
+        && (writable || of_no_file)
+        && !is_device(&map.pathname)
+}
+
 /// To read a device can mean something to it. `/dev/zero` is plain memory.
 fn is_device(path: &MMapPath) -> bool {
     let MMapPath::Path(path) = path else { return false };
     path.starts_with("/dev") && !path.starts_with("/dev/zero") && !path.starts_with("/dev/shm")
 }
 
-/// Ranges in ascending order; those that touch become one: what is in memory
-/// does not end where the kernel's books change.
+/// Ranges in the order of their starts; those that touch or overlap become one: what is in
+/// memory does not end where the kernel's books change.
 #[must_use]
 pub fn joined(regions: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
     for region in regions {
         match joined.last_mut() {
-            Some(last) if last.end == region.start => last.end = region.end,
+            Some(last) if last.end >= region.start => last.end = last.end.max(region.end),
             _ => joined.push(region),
         }
     }
     joined
+}
+
+/// What is in both, of ranges in ascending order.
+#[must_use]
+pub fn common(some: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let both = |one: &Range<u64>, other: &Range<u64>| {
+        let both = one.start.max(other.start)..one.end.min(other.end);
+        (both.start < both.end).then_some(both)
+    };
+    some.iter().flat_map(|one| others.iter().filter_map(move |other| both(one, other))).collect()
+}
+
+/// How many bytes there are in ranges.
+#[must_use]
+pub fn bytes(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 /// Runs of pages that were written, of which the first entry is of the page at an address.

@@ -70,7 +70,9 @@ impl Claims {
             return;
         }
         let claim = self.by_hash.entry(sessions).or_default();
-        if claim.places.len() < KEPT {
+        if claim.places.contains(&address) {
+            // It was looked at twice.
+        } else if claim.places.len() < KEPT {
             claim.places.push(address);
         } else {
             claim.more += 1;

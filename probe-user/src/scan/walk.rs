@@ -53,6 +53,8 @@ pub struct Found {
     /// Bytes that there are; those of mappings that were not asked yet are not
     /// among them.
     pub total: u64,
+    /// Bytes that the process has written and that cannot be read.
+    pub unreadable: u64,
     /// How it ended.
     pub walked: Walked,
     /// How long it took.
@@ -78,17 +80,20 @@ pub fn walk(
         claims: Claims::default(),
         looked: 0,
         total: 0,
+        failed: Vec::new(),
+        unreadable: 0,
     };
     let walked = match walk.all() {
         Ok(ControlFlow::Continue(())) => Walked::All,
         Ok(ControlFlow::Break(())) => Walked::OutOfTime,
         Err(error) => Walked::Refused(error.to_string()),
     };
-    let Walk { claims, looked, total, .. } = walk;
+    let Walk { claims, looked, total, unreadable, .. } = walk;
     let walked = if target.runs() { walked } else { Walked::Gone };
     let hashes = claims.hashes();
     let owners = claims.decide(|place| target.judge(memory, place));
-    Found { target, began_ns, owners, hashes, looked, total, walked, took: began.elapsed() }
+    let took = began.elapsed();
+    Found { target, began_ns, owners, hashes, looked, total, unreadable, walked, took }
 }
 
 struct Walk<'w> {
@@ -99,26 +104,64 @@ struct Walk<'w> {
     claims: Claims,
     looked: u64,
     total: u64,
+    /// Pages that could not be read.
+    failed: Vec<Range<u64>>,
+    unreadable: u64,
 }
 
 impl Walk<'_> {
     fn all(&mut self) -> io::Result<ControlFlow<()>> {
         let heap = Heap::of(self.target.pid)?;
+        let Some(parts) = self.written(&heap, heap.regions())? else {
+            return Ok(ControlFlow::Break(()));
+        };
+        self.total = heap::bytes(&parts);
+        self.unreadable = heap.hidden_bytes()?;
+        if self.parts(&parts)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.try_again()
+    }
+
+    /// Looks at what could not be read, if it is still there.
+    fn try_again(&mut self) -> io::Result<ControlFlow<()>> {
+        let failed = heap::joined(std::mem::take(&mut self.failed));
+        if failed.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let heap = Heap::of(self.target.pid)?;
+        self.unreadable += heap::bytes(&heap::common(heap.hidden(), &failed));
+        // A context can begin before them.
+        let before = self.span() as u64;
+        let start = |part: &Range<u64>| part.start.saturating_sub(before) / PAGE * PAGE;
+        let widened = heap::joined(failed.iter().map(|part| start(part)..part.end));
+        let Some(there) = self.written(&heap, &heap::common(heap.regions(), &widened))? else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let ended = self.parts(&there)?;
+        self.unreadable += heap::bytes(&self.failed);
+        Ok(ended)
+    }
+
+    /// The parts of some regions that were written; `None`: the time is over.
+    fn written(&self, heap: &Heap, regions: &[Range<u64>]) -> io::Result<Option<Vec<Range<u64>>>> {
         let mut parts = Vec::new();
-        for region in heap.regions() {
+        for region in regions {
             heap.written(region, |part| {
                 parts.extend(part);
                 Instant::now() < self.until
             })?;
             if Instant::now() >= self.until {
-                return Ok(ControlFlow::Break(()));
+                return Ok(None);
             }
         }
-        let parts = heap::joined(parts);
-        self.total = parts.iter().map(|part| part.end - part.start).sum();
+        Ok(Some(heap::joined(parts)))
+    }
+
+    fn parts(&mut self, parts: &[Range<u64>]) -> io::Result<ControlFlow<()>> {
         let mut buffer = vec![0; CHUNK + self.span()];
         for part in parts {
-            if self.part(&part, &mut buffer)?.is_break() {
+            if self.part(part, &mut buffer)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -154,8 +197,10 @@ impl Walk<'_> {
                 Err(error) if is_of_all(&error) => return Err(error),
                 // It is not mapped any more, or nothing that can be read.
                 Err(_) => {
-                    at += PAGE.min(own);
-                    self.looked += PAGE.min(own);
+                    let page = PAGE.min(own);
+                    self.failed.push(at..at + page);
+                    at += page;
+                    self.looked += page;
                 }
             }
         }
@@ -203,17 +248,19 @@ mod tests {
         }
     }
 
-    fn walked(errno: i32) -> Walked {
+    fn walked(errno: i32) -> Found {
         let pid = std::process::id();
         let start_time_ticks = ProcessFacts::read(pid).start_time_ticks.expect("it runs");
         let target = Target { pid, start_time_ticks, image: 1, patterns: vec![pattern()] };
-        walk(&Failing(errno), target, Duration::from_secs(300), &Progress::default()).walked
+        walk(&Failing(errno), target, Duration::from_secs(300), &Progress::default())
     }
 
     /// Nothing was found where nothing could be read: that must not look the same.
     #[test]
     fn memory_that_may_not_be_read_was_not_looked_at() {
-        assert!(matches!(walked(nix::libc::EPERM), Walked::Refused(_)));
-        assert_eq!(walked(nix::libc::EFAULT), Walked::All, "a mapping that is gone");
+        assert!(matches!(walked(nix::libc::EPERM).walked, Walked::Refused(_)));
+        let found = walked(nix::libc::EFAULT);
+        assert_eq!(found.walked, Walked::All);
+        assert!(found.unreadable > 0, "what is there and cannot be read");
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     support::{
         SSLSESS,
         agent::Agent,
+        churn::{Program, told},
         compare::{Expect, assert_equal},
         eventually,
         oracle::{ORACLES, Oracle, Told},
@@ -153,6 +154,26 @@ fn what_was_not_looked_at_is_a_gap() {
         [gap] => assert!(gap.contains("GiB looked at in 1ms (--scan-limit)"), "{gap}"),
         ref gaps => panic!("one gap, of the time: {gaps:#?}"),
     }
+}
+
+/// Memory that nobody may read is a gap, and then nothing else is shown either.
+#[test]
+fn what_cannot_be_read_is_a_gap() {
+    let program = Program::new();
+    let mut hidden = program.start();
+    for command in ["arena", "keep 3 10", "protect from-reading"] {
+        hidden.ask(command);
+    }
+    let snapshot = scanned(hidden.pid(), &[]);
+    assert!(contexts(&snapshot).is_empty(), "{snapshot:#}");
+    match gaps(&snapshot, hidden.pid())[..] {
+        [gap] => assert!(gap.contains("KiB that the process wrote cannot be read"), "{gap}"),
+        ref gaps => panic!("one gap, of the memory: {gaps:#?}"),
+    }
+    hidden.ask("protect from-writing");
+    let snapshot = scanned(hidden.pid(), &[]);
+    assert_found(&snapshot, &told(&hidden.ask("stats")));
+    assert!(gaps(&snapshot, hidden.pid()).is_empty(), "{snapshot:#}");
 }
 
 /// A copy of a context that was freed since: what it points to is gone.

@@ -1,12 +1,17 @@
 //! Handshakes have probes until all contexts are known that are older than the probes,
 //! and then none.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
@@ -45,18 +50,43 @@ impl Library {
         Oracle::start_command(command)
     }
 
-    /// How many probes it has.
+    fn libssl(&self) -> PathBuf {
+        self.0.path().join("libssl.so.3")
+    }
+
     fn probes(&self, agent: &Agent) -> Option<u64> {
-        let snapshot = agent.snapshot();
-        let path = self.0.path().join("libssl.so.3").display().to_string();
-        let targets = snapshot["targets"].as_array().expect("an array");
-        let mut of_it = targets.iter().filter(|target| target["library"]["path"] == path);
-        of_it.find_map(|target| target["probes"].as_u64())
+        probes(agent, &self.libssl())
     }
 
     fn wait_until_settled(&self, agent: &Agent) {
-        eventually("it is settled", || (self.probes(agent) == Some(LASTING)).then_some(()));
+        wait_until_settled(agent, &self.libssl());
     }
+}
+
+/// How many probes a library has.
+fn probes(agent: &Agent, libssl: &Path) -> Option<u64> {
+    let snapshot = agent.snapshot();
+    let path = libssl.display().to_string();
+    let targets = snapshot["targets"].as_array().expect("an array");
+    let mut of_it = targets.iter().filter(|target| target["library"]["path"] == path);
+    of_it.find_map(|target| target["probes"].as_u64())
+}
+
+fn wait_until_settled(agent: &Agent, libssl: &Path) {
+    eventually("it is settled", || (probes(agent, libssl) == Some(LASTING)).then_some(()));
+}
+
+/// A program with a libssl that no other test has.
+fn churn() -> (TempDir, Program) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Built { libssl, libcrypto, .. } = Built::built("3.5.5-gcc12-O2");
+    let copy = |file: &Path| {
+        let copy = directory.path().join(file.file_name().expect("a file"));
+        fs::copy(file, &copy).expect("it can be copied");
+        copy
+    };
+    let library = Built { libssl: copy(&libssl), libcrypto: copy(&libcrypto) };
+    (directory, Program::with(library))
 }
 
 #[test]
@@ -119,29 +149,52 @@ fn where_not_all_is_found_handshakes_keep_their_probes() {
     assert_equal(&agent, clear.pid(), &clear.told(), Expect::Live);
 }
 
+/// What is in memory that nobody may read is seen when it is used. Memory that may only
+/// not be written to is looked at like any other.
+#[test]
+fn what_cannot_be_read_keeps_the_probes_in_handshakes() {
+    let (_directory, program) = churn();
+    let mut hidden = program.start();
+    let mut constant = program.start();
+    for (of, protection) in [(&mut hidden, "from-reading"), (&mut constant, "from-writing")] {
+        for command in ["arena", "keep 3 10", &format!("protect {protection}")] {
+            of.ask(command);
+        }
+    }
+    let agent = Agent::start(&[]);
+    eventually("what can be read is known", || {
+        (agent.contexts_of(constant.pid()).len() == 3).then_some(())
+    });
+    assert_equal(&agent, constant.pid(), &told(&constant.ask("stats")), Expect::Live);
+    assert!(agent.contexts_of(hidden.pid()).is_empty());
+    hidden.ask("protect nothing");
+    hidden.ask("use 1");
+    assert_equal(&agent, hidden.pid(), &told(&hidden.ask("stats")), Expect::Live);
+    assert!(probes(&agent, program.libssl()) > Some(LASTING));
+    hidden.signal(Signal::SIGKILL);
+    assert!(!hidden.wait().success());
+    wait_until_settled(&agent, program.libssl());
+    // Nobody sees any more what a context counts that cannot be read.
+    constant.ask("protect nothing");
+    constant.ask("use 1");
+    constant.ask("protect from-reading");
+    for context in agent.contexts_of(constant.pid()) {
+        let stats = context["stats"].as_object().expect("an object of values");
+        assert!(stats.len() == 12 && stats.values().all(Value::is_null), "{context:#}");
+    }
+    constant.ask("protect nothing");
+    assert_equal(&agent, constant.pid(), &told(&constant.ask("stats")), Expect::Live);
+}
+
 /// Of a child that is gone before the agent gets to look, what its parent had from before
 /// is known by the parent.
 #[test]
 fn children_of_what_was_found_are_known_without_a_look() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let Built { libssl, libcrypto, .. } = Built::built("3.5.5-gcc12-O2");
-    let copy = |file: &Path| {
-        let copy = directory.path().join(file.file_name().expect("a file"));
-        fs::copy(file, &copy).expect("it can be copied");
-        copy
-    };
-    let library = Built { libssl: copy(&libssl), libcrypto: copy(&libcrypto) };
-    let path = library.libssl.display().to_string();
-    let program = Program::with(library);
+    let (_directory, program) = churn();
     let mut parent = program.start();
     parent.ask("keep 3 10");
     let agent = Agent::start(&[]);
-    eventually("it is settled", || {
-        let targets = agent.snapshot()["targets"].take();
-        let mut of_it =
-            targets.as_array()?.iter().filter(|target| target["library"]["path"] == path);
-        of_it.any(|target| target["probes"] == LASTING).then_some(())
-    });
+    wait_until_settled(&agent, program.libssl());
     assert_equal(&agent, parent.pid(), &told(&parent.ask("stats")), Expect::Live);
     let agent_pid = Pid::from_raw(agent.pid().cast_signed());
     kill(agent_pid, Signal::SIGSTOP).expect("it runs");

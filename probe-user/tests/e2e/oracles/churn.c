@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,6 +120,53 @@ static void tell(FILE *out)
     fprintf(out, "]}\n");
 }
 
+/* Memory for all that OpenSSL makes, if it is to have its own. Nothing is given back. */
+#define ARENA (256ul << 20)
+#define HEAD 16ul
+
+static char *arena;
+static size_t taken;
+
+static void *arena_malloc(size_t size, const char *file, int line)
+{
+    char *at = arena + taken + HEAD;
+    taken += (size + HEAD + 15) & ~15ul;
+    require(taken <= ARENA, "arena");
+    *(size_t *)(at - HEAD) = size;
+    return at;
+}
+
+static void *arena_realloc(void *old, size_t size, const char *file, int line)
+{
+    void *new = arena_malloc(size, file, line);
+    if (old != NULL) {
+        size_t had = *(size_t *)((char *)old - HEAD);
+        memcpy(new, old, had < size ? had : size);
+    }
+    return new;
+}
+
+static void arena_free(void *old, const char *file, int line)
+{
+}
+
+static void take_arena(void)
+{
+    int (*set)(void *(*)(size_t, const char *, int), void *(*)(void *, size_t, const char *, int),
+               void (*)(void *, const char *, int));
+    *(void **)&set = function(libcrypto, "CRYPTO_set_mem_functions");
+    arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(arena != MAP_FAILED, "mmap");
+    require(set(arena_malloc, arena_realloc, arena_free) == 1, "CRYPTO_set_mem_functions");
+    printf("{}\n");
+}
+
+static void protect(int protection)
+{
+    require(mprotect(arena, ARENA, protection) == 0, "mprotect");
+    printf("{}\n");
+}
+
 /* The child that goes on with the commands that are for it. */
 static FILE *to_child, *from_child;
 
@@ -193,6 +241,14 @@ static void serve(FILE *commands)
             printf("{}\n");
         } else if (!strcmp(line, "stats\n")) {
             tell(stdout);
+        } else if (!strcmp(line, "arena\n")) {
+            take_arena();
+        } else if (!strcmp(line, "protect nothing\n")) {
+            protect(PROT_READ | PROT_WRITE);
+        } else if (!strcmp(line, "protect from-writing\n")) {
+            protect(PROT_READ);
+        } else if (!strcmp(line, "protect from-reading\n")) {
+            protect(PROT_NONE);
         } else if (!strcmp(line, "fork\n")) {
             fork_off();
         } else if (!strncmp(line, "child ", 6)) {
