@@ -129,7 +129,8 @@ impl Agent {
             let unknown = self.settling.meet(image, library.pid, &look.facts);
             if unknown && !idle.every && process::is_swapped(library.pid) {
                 // To read it would bring it back into memory.
-                self.settling.looked_into(image, library.pid, false);
+                let why = "some of its memory is swapped out, and is left there";
+                self.settling.looked_into(image, library.pid, Some(why.to_owned()));
                 continue;
             }
             if !(unknown || idle.every) || !idle.met.entry(library.pid).or_default().insert(image) {
@@ -140,7 +141,10 @@ impl Agent {
                 let target = Target::of(library.pid, image, library.libssl.stamp.id, marks);
                 target.into_iter().for_each(|target| idle.worker.look_into(target));
             } else {
-                self.settling.looked_into(image, library.pid, false);
+                let reasons =
+                    learnt.gaps.iter().map(|gap| format!("{}: {}", gap.field, gap.reason));
+                let why = reasons.collect::<Vec<_>>().join("; ");
+                self.settling.looked_into(image, library.pid, Some(why));
                 let shown = if idle.every { &learnt.gaps[..] } else { &[] };
                 for gap in shown {
                     let reason = format!("{}: {}", gap.field, gap.reason);
@@ -172,19 +176,24 @@ impl Agent {
             Walked::Refused(why) => Some(format!("scan: its memory cannot be looked at: {why}")),
         };
         let mut reasons = Vec::new();
-        let mut all_known = unfinished.is_none();
+        let mut unknown: Option<String> = None;
         if unfinished.is_none() {
             for address in &owners.contexts {
-                all_known &= match self.adopt(target, *address)? {
-                    Adoption::Known => true,
-                    Adoption::NoRoom => false,
-                    Adoption::Busy => {
-                        if !self.images.sees_use(image) {
-                            reasons.push(format!("scan: what is at {address:#x} changes while it is looked at; {when}"));
-                        }
-                        false
+                match self.adopt(target, *address)? {
+                    Adoption::Known => {}
+                    Adoption::NoRoom => {
+                        unknown = Some("the map of contexts is full; raise --max-contexts".into());
                     }
-                };
+                    Adoption::Busy => {
+                        let busy = format!(
+                            "scan: what is at {address:#x} changes while it is looked at; {when}"
+                        );
+                        if !self.images.sees_use(image) {
+                            reasons.push(busy.clone());
+                        }
+                        unknown = Some(busy);
+                    }
+                }
             }
             reasons.extend(self.missed(found)?);
         }
@@ -202,8 +211,8 @@ impl Agent {
             contested: Some((target.clone(), contested.sessions)),
         });
         let unshown: Vec<Unshown> = unshown.chain(contested).collect();
-        all_known &= unshown.is_empty();
-        self.settling.looked_into(image, pid, all_known);
+        let unknown = unknown.or_else(|| unshown.first().map(|unshown| unshown.reason.clone()));
+        self.settling.looked_into(image, pid, unknown);
         if let Some(idle) = self.idle.as_mut().filter(|idle| idle.every) {
             idle.unshown.entry(pid).or_default().extend(unshown);
         }

@@ -14,17 +14,20 @@ use std::{
     time::Instant,
 };
 
-use crate::host::{ProcessFacts, clock};
+use crate::{
+    host::{ProcessFacts, clock},
+    snapshot::UnsettledSnapshot,
+};
 
 /// What is known of the contexts of a process, of one library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
     /// It is being looked into.
     Open,
     /// All are known, since this moment in nanoseconds of `CLOCK_BOOTTIME`.
     Known(u64),
-    /// Not all can be found.
-    Unknown,
+    /// Not all can be found, and why.
+    Unknown(String),
 }
 
 /// A library that is not settled.
@@ -70,20 +73,37 @@ impl Settling {
             return false;
         }
         let standing = library.begins_as(facts);
+        let is_open = standing == Standing::Open;
         library.processes.insert(pid, (start, standing));
-        standing == Standing::Open
+        is_open
     }
 
-    /// A process was looked into, and all contexts have records, or not.
-    pub(super) fn looked_into(&mut self, image: u32, pid: u32, all_known: bool) {
-        self.looked_into_at(image, pid, all_known, clock::boottime_ns());
+    /// A process was looked into, and all contexts have records; or why that is not known.
+    pub(super) fn looked_into(&mut self, image: u32, pid: u32, unknown: Option<String>) {
+        self.looked_into_at(image, pid, unknown, clock::boottime_ns());
     }
 
-    fn looked_into_at(&mut self, image: u32, pid: u32, all_known: bool, now: u64) {
+    fn looked_into_at(&mut self, image: u32, pid: u32, unknown: Option<String>, now: u64) {
         let Some(library) = self.0.get_mut(&image) else { return };
         let Some((_, standing)) = library.processes.get_mut(&pid) else { return };
-        *standing = if all_known { Standing::Known(now) } else { Standing::Unknown };
+        *standing = unknown.map_or(Standing::Known(now), Standing::Unknown);
         library.changed = Instant::now();
+    }
+
+    /// The processes for which a library is not settled, in the order of their pids.
+    pub(super) fn unsettled(&self, image: u32) -> Vec<UnsettledSnapshot> {
+        let processes = self.0.get(&image).into_iter().flat_map(|library| &library.processes);
+        let reason = |standing: &Standing| match standing {
+            Standing::Open => Some("it is being looked into".to_owned()),
+            Standing::Known(_) => None,
+            Standing::Unknown(why) => Some(why.clone()),
+        };
+        let unsettled = |(pid, (_, standing)): (&u32, &(_, Standing))| {
+            Some(UnsettledSnapshot { pid: *pid, reason: reason(standing)? })
+        };
+        let mut unsettled: Vec<UnsettledSnapshot> = processes.filter_map(unsettled).collect();
+        unsettled.sort_unstable_by_key(|process| process.pid);
+        unsettled
     }
 
     /// A process is gone, or runs another program now.
@@ -127,7 +147,7 @@ impl Library {
         match of_parent.filter(|_| facts.forked == Some(true)) {
             Some((_, Standing::Known(since))) if *since < start => Standing::Known(0),
             // Nothing is won by looking into many children of such a process.
-            Some((_, Standing::Unknown)) => Standing::Unknown,
+            Some((_, Standing::Unknown(why))) => Standing::Unknown(why.clone()),
             _ => Standing::Open,
         }
     }
@@ -155,6 +175,10 @@ mod tests {
         settling
     }
 
+    fn unknown() -> Option<String> {
+        Some("swapped out".to_owned())
+    }
+
     fn is_settled(settling: &Settling) -> bool {
         !settling.candidates().is_empty()
     }
@@ -166,7 +190,7 @@ mod tests {
         assert!(settling.meet(LIBRARY, 7, &process(10, false, 1)), "it began in that tick");
         assert!(!is_settled(&settling));
         assert!(!settling.meet(LIBRARY, 7, &process(10, false, 1)), "once");
-        settling.looked_into_at(LIBRARY, 7, true, 20 * TICK);
+        settling.looked_into_at(LIBRARY, 7, None, 20 * TICK);
         assert!(is_settled(&settling));
         assert!(!settling.meet(LIBRARY, 8, &process(11, false, 1)), "its contexts are seen");
         assert!(is_settled(&settling));
@@ -176,12 +200,14 @@ mod tests {
     fn one_of_which_not_all_is_known_is_waited_for() {
         let mut settling = settling();
         assert!(settling.meet(LIBRARY, 7, &process(1, false, 1)));
-        settling.looked_into_at(LIBRARY, 7, false, 20 * TICK);
+        settling.looked_into_at(LIBRARY, 7, unknown(), 20 * TICK);
         assert!(!is_settled(&settling));
+        let why = UnsettledSnapshot { pid: 7, reason: "swapped out".to_owned() };
+        assert_eq!(settling.unsettled(LIBRARY), [why]);
         settling.gone(7);
-        assert!(is_settled(&settling));
+        assert!(is_settled(&settling) && settling.unsettled(LIBRARY).is_empty());
         assert!(settling.meet(LIBRARY, 8, &ProcessFacts::default()), "nothing is known of it");
-        settling.looked_into_at(LIBRARY, 8, false, 20 * TICK);
+        settling.looked_into_at(LIBRARY, 8, unknown(), 20 * TICK);
         assert!(
             !settling.meet(LIBRARY, 9, &process(30, true, 8)),
             "its children are not looked into"
@@ -196,7 +222,7 @@ mod tests {
     fn a_child_has_what_its_parent_had() {
         let mut settling = settling();
         settling.meet(LIBRARY, 7, &process(1, false, 1));
-        settling.looked_into_at(LIBRARY, 7, true, 20 * TICK);
+        settling.looked_into_at(LIBRARY, 7, None, 20 * TICK);
         assert!(settling.meet(LIBRARY, 8, &process(20, true, 7)), "forked before that");
         assert!(!settling.meet(LIBRARY, 9, &process(21, true, 7)), "with all records");
         assert!(!settling.meet(LIBRARY, 10, &process(22, true, 9)));

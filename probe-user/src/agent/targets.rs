@@ -55,6 +55,7 @@ impl Agent {
                 last_event: image
                     .and_then(|image| self.last_events.0.get(&image))
                     .map(|at| clock::wall_clock(*at)),
+                unsettled: image.map_or_else(Vec::new, |image| self.settling.unsettled(image)),
             }
         };
         self.images.targets().into_iter().map(of_image).collect()

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 
 use super::table;
-use crate::snapshot::{Snapshot, TargetSnapshot};
+use crate::snapshot::{Snapshot, TargetSnapshot, UnsettledSnapshot};
 
 const HEADER: [&str; 8] =
     ["STATE", "PROBES", "PROCESSES", "LIVE", "ENDED", "LAST EVENT", "VERSION", "LIBRARY"];
@@ -16,6 +16,9 @@ const NUMBERS: [usize; 5] = [1, 2, 3, 4, 5];
 
 /// Pids that are listed of one library.
 const PIDS: usize = 12;
+
+/// Processes that are listed for which a library keeps probes.
+const UNSETTLED: usize = 3;
 
 /// The libraries, one a line, with the pids of their processes below; then what is
 /// not known.
@@ -45,6 +48,12 @@ pub fn render(snapshot: &Snapshot, now: Timestamp) -> String {
                 let _ = writeln!(out, "    not observed: {reason}");
             }
             let _ = writeln!(out, "    pids: {}", pids(&target.processes));
+            for UnsettledSnapshot { pid, reason } in target.unsettled.iter().take(UNSETTLED) {
+                let _ = writeln!(out, "    handshakes keep their probes for {pid}: {reason}");
+            }
+            if let Some(more) = target.unsettled.len().checked_sub(UNSETTLED).filter(|n| *n > 0) {
+                let _ = writeln!(out, "    handshakes keep their probes for {more} others");
+            }
         }
     }
     table::gaps(&mut out, &snapshot.gaps);
@@ -93,7 +102,8 @@ mod tests {
         let targets = json!([
             {"library": library("/a/libssl.so.3"), "state": "observed", "reason": null,
              "probes": 16, "processes": (1..=14).collect::<Vec<u32>>(),
-             "contexts": {"live": 2, "ended": 1}, "last_event": "2026-01-01T00:00:00.000Z"},
+             "contexts": {"live": 2, "ended": 1}, "last_event": "2026-01-01T00:00:00.000Z",
+             "unsettled": (1..=5).map(|pid| json!({"pid": pid, "reason": "swapped"})).collect::<Vec<_>>()},
             {"library": library("/b/libssl.so.3"), "state": "refused", "reason": "no libcrypto",
              "probes": 0, "processes": [7], "contexts": {"live": 0, "ended": 0},
              "last_event": null},
@@ -110,6 +120,10 @@ mod tests {
             [
                 "observed 16 14 2 1 1m 3s ago 3.0.19 /a/libssl.so.3",
                 "pids: 1 2 3 4 5 6 7 8 9 10 11 12 and 2 more",
+                "handshakes keep their probes for 1: swapped",
+                "handshakes keep their probes for 2: swapped",
+                "handshakes keep their probes for 3: swapped",
+                "handshakes keep their probes for 2 others",
                 "refused 0 1 0 0 - 3.0.19 /b/libssl.so.3",
                 "not observed: no libcrypto",
                 "pids: 7",

@@ -273,6 +273,19 @@ pub struct TargetSnapshot {
     /// When one of its probes last saw a context; `null`: not yet.
     #[serde(serialize_with = "milliseconds_or_null")]
     pub last_event: Option<Timestamp>,
+    /// The processes that may have contexts that are not known: as long as there is one,
+    /// handshakes keep the probes that would see such a context.
+    #[serde(default)]
+    pub unsettled: Vec<UnsettledSnapshot>,
+}
+
+/// A process that may have contexts of a library that are not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsettledSnapshot {
+    /// The process.
+    pub pid: u32,
+    /// Why that is so.
+    pub reason: String,
 }
 
 /// What has become of a library.

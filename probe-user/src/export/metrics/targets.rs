@@ -38,6 +38,11 @@ impl Text {
             "When a probe of the library last saw an SSL_CTX; absent: not yet.",
             &LIBRARY,
         )?;
+        let unsettled = gauge(
+            "sslsess_target_unsettled",
+            "Processes that may have SSL_CTXs that are not known: handshakes keep their probes.",
+            &LIBRARY,
+        )?;
         let refused = gauge(
             "sslsess_target_refused",
             "Processes whose library is not observed, and why.",
@@ -58,6 +63,7 @@ impl Text {
             observed += 1;
             probes.with_label_values(&labels).add(target.probes as i64);
             contexts.with_label_values(&labels).add(target.contexts.live as i64);
+            unsettled.with_label_values(&labels).add(target.unsettled.len() as i64);
             if let Some(at) = target.last_event {
                 let last = events.with_label_values(&labels);
                 last.set(last.get().max(at.as_second()));
@@ -65,7 +71,7 @@ impl Text {
         }
         let libraries = IntGauge::new("sslsess_libraries", "Library files that are observed.")?;
         libraries.set(observed);
-        for metric in [&by_state, &probes, &processes, &contexts, &events, &refused] {
+        for metric in [&by_state, &probes, &processes, &contexts, &events, &unsettled, &refused] {
             self.add(metric)?;
         }
         self.add(&libraries)?;
