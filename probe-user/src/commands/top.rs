@@ -60,7 +60,7 @@ pub(super) async fn run(args: TopArgs) -> anyhow::Result<()> {
         }
         None => {
             preflight::require()?;
-            let scan = args.scan.options(args.watch.plan, &Arc::default());
+            let scan = args.scan.options_to_stay(args.watch.plan);
             Source::Here(task::spawn(args.watch.agent_options(&args.pids, scan)).await?)
         }
     };

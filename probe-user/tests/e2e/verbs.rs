@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
 
@@ -160,6 +161,29 @@ fn top_asks_a_running_agent() {
     let table = output(&["top", "--agent", agent.url(), "--pid", &pid, "--for", "300ms"]);
     let lines = table.lines().filter(|line| line.trim_start().starts_with(&pid)).count();
     assert!(lines >= 2, "two contexts at least once: {table}");
+}
+
+/// Contexts that are older than it, and that nobody uses.
+#[test]
+fn top_finds_what_was_there_before_it() {
+    let mut oracle = Oracle::start(Language::Python);
+    oracle.ask("run tls13_tickets");
+    let (pid, told) = (oracle.pid().to_string(), oracle.told());
+    let mut top = Command::new(SSLSESS)
+        .args(["top", "--pid", &pid, "--interval", "200ms", "--for", "60s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let lines = BufReader::new(top.stdout.take().expect("it is piped")).lines();
+    let mut missing: HashSet<&str> = told.iter().map(|told| told.ctx.as_str()).collect();
+    for line in lines.map_while(Result::ok) {
+        missing.retain(|context| !line.contains(context));
+        if missing.is_empty() {
+            break;
+        }
+    }
+    top.kill().and_then(|()| top.wait()).expect("it is our child");
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Stopped by a service manager or by Ctrl-C, it takes its probes with it, however

@@ -74,12 +74,15 @@ fn handshakes(figures: &[Figure], path: &Path) -> Option<anyhow::Result<()>> {
         let found = found.filter_map(|figure| Some((figure.name.strip_suffix(&ends)?, figure)));
         found.map(|(mode, figure)| Bar::of(figure, whose, &format!("{mode}: {adds}"))).collect()
     };
-    let (ours, floor) = (of("ours", Whose::Ours), of("empty programs", Whose::Empty));
-    if ours.is_empty() {
+    let births = of("probes of births", Whose::Ours);
+    let starts = of("probes of starts", Whose::Ours);
+    let floor = of("empty programs there", Whose::Empty);
+    if births.is_empty() {
         return None;
     }
-    let all: Vec<Bar> = ours.into_iter().zip(floor).flat_map(|(one, other)| [one, other]).collect();
-    let root = canvas(path, 420);
+    let of_a_mode = births.into_iter().zip(starts).zip(floor);
+    let all: Vec<Bar> = of_a_mode.flat_map(|((one, two), three)| [one, two, three]).collect();
+    let root = canvas(path, 560);
     let title = "Percent of the processor's time that probes add to a pair of handshakes";
     Some(bars(&root, title, &all, Scale::Linear).and_then(|()| Ok(root.present()?)))
 }
