@@ -88,7 +88,7 @@ fn measure(image: &Image, files: &[PathBuf], links: LinkChoice) -> [f64; 2] {
     let mut kernel = Kernel::load(options).expect("it works here");
     let start = Instant::now();
     for (number, file) in (1..).zip(files) {
-        kernel.attach(number, layout, &image.plan.points, file).expect("it can be attached");
+        kernel.attach(number, layout, &image.plan, file).expect("it can be attached");
     }
     let attached = start.elapsed();
     let start = Instant::now();

@@ -59,8 +59,7 @@ fn main() {
             println!("{label}: it cannot be run: its libcrypto has not all that it needs");
             continue;
         }
-        let points = &image.plan.points;
-        kernel.attach(number as u32 + 1, layout, points, &file).expect("they can be attached");
+        kernel.attach(number as u32 + 1, layout, &image.plan, &file).expect("they can be attached");
         measure(&kernel, &image, &label, &file, [&certificate, &key]);
         kernel.detach_all();
     }

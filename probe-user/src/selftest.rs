@@ -47,7 +47,7 @@ pub fn run() -> anyhow::Result<()> {
         order: OPENSSL_ORDER,
         count: 11,
     };
-    kernel.attach(1, layout, &[point], &path)?;
+    kernel.attach(1, layout, &vec![point].into(), &path)?;
     let context: [i32; 12] = core::array::from_fn(|i| i as i32 + 1);
     probed(context.as_ptr());
     let tgid = std::process::id();

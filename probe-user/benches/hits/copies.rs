@@ -62,7 +62,7 @@ impl Copies {
         let layout = plan::block_layout(&self.image.learnt.layout).expect("it is known");
         let image = copy as u32 + 1;
         kernel
-            .attach(image, layout, &self.image.plan.points, &self.paths[copy])
+            .attach(image, layout, &self.image.plan, &self.paths[copy])
             .expect("they can be attached");
     }
 }

@@ -91,7 +91,7 @@ impl Took {
             })
             .collect();
         let mut kernel = Kernel::load(LoadOptions::default()).expect("it works here");
-        kernel.attach(1, LAYOUT, &points, &path).expect("it can be attached");
+        kernel.attach(1, LAYOUT, &points.into(), &path).expect("it can be attached");
 
         let mut program = Program::start::<&str>(&path, &[]);
         program.tell(&format!("{ROUNDS} {CALLS}"));

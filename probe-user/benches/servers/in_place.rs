@@ -124,7 +124,7 @@ impl InPlace {
             Probe::Floor => Some(self.floor.attach(&self.path, &[self.place.1])),
             Probe::Ours => {
                 let point = point("hit".to_owned(), self.place, self.pair);
-                let attached = self.kernel.attach(1, LAYOUT, &[point], &self.path);
+                let attached = self.kernel.attach(1, LAYOUT, &vec![point].into(), &self.path);
                 attached.expect("it can be attached");
                 None
             }

@@ -90,7 +90,7 @@ pub(crate) fn measure(directory: &Path, node: Option<&Path>) {
 fn attach(kernel: &mut Kernel, executable: &Path) {
     let image = learn(executable).expect("it can be learnt");
     let layout = plan::block_layout(&image.learnt.layout).expect("it is known");
-    kernel.attach(NODE, layout, &image.plan.points, executable).expect("they can be attached");
+    kernel.attach(NODE, layout, &image.plan, executable).expect("they can be attached");
 }
 
 struct Programs<'c> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use probe_common::BlockLayout;
 
 use crate::{
-    image::ProbePoint,
+    image::ProbePlan,
     kernel::{AttachError, Kernel},
 };
 
@@ -20,25 +20,12 @@ pub trait Probes {
         &mut self,
         image: u32,
         layout: BlockLayout,
-        points: &[ProbePoint],
+        plan: &ProbePlan,
         path: &Path,
     ) -> Result<usize, AttachError>;
 
-    /// Attaches more of them, which go before the others.
-    ///
-    /// # Errors
-    ///
-    /// If any of them is refused.
-    fn attach_temporary(
-        &mut self,
-        image: u32,
-        layout: BlockLayout,
-        points: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError>;
-
-    /// Removes these.
-    fn detach_temporary(&mut self, image: u32);
+    /// All contexts of an image are known: removes the probes that look for others.
+    fn settle(&mut self, image: u32);
 
     /// Removes all probes of an image: they do nothing from now on.
     fn detach(&mut self, image: u32);
@@ -52,24 +39,14 @@ impl Probes for Kernel {
         &mut self,
         image: u32,
         layout: BlockLayout,
-        points: &[ProbePoint],
+        plan: &ProbePlan,
         path: &Path,
     ) -> Result<usize, AttachError> {
-        self.attach(image, layout, points, path)
+        self.attach(image, layout, plan, path)
     }
 
-    fn attach_temporary(
-        &mut self,
-        image: u32,
-        layout: BlockLayout,
-        points: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError> {
-        self.attach_temporary(image, layout, points, path)
-    }
-
-    fn detach_temporary(&mut self, image: u32) {
-        self.detach_temporary(image);
+    fn settle(&mut self, image: u32) {
+        self.settle(image);
     }
 
     fn detach(&mut self, image: u32) {

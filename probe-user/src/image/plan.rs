@@ -106,6 +106,13 @@ pub struct ProbePlan {
     pub sees_changes: bool,
 }
 
+/// Probes at these points, which stay.
+impl From<Vec<ProbePoint>> for ProbePlan {
+    fn from(points: Vec<ProbePoint>) -> Self {
+        Self { points, ..Self::default() }
+    }
+}
+
 impl ProbePlan {
     /// Whether the end of a context will be seen.
     #[must_use]

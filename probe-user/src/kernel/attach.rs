@@ -19,7 +19,10 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{load::Kernel, slots::Slots};
-use crate::{host::clock, image::ProbePoint};
+use crate::{
+    host::clock,
+    image::{ProbePlan, ProbePoint},
+};
 
 /// Links that one thread closes. The kernel waits for a grace period per probe,
 /// so closing is slow and goes well in parallel.
@@ -83,8 +86,8 @@ struct Probes {
 pub(super) struct Attachments {
     slots: Slots,
     probes: HashMap<u32, Probes>,
-    /// Those of an image that go before the others.
-    temporary: HashMap<u32, Probes>,
+    /// Those of an image that are there until all contexts are known.
+    until_known: HashMap<u32, Probes>,
     /// Since when all of an image's are attached.
     since: HashMap<u32, u64>,
     /// Threads that remove probes, and then say whose cookies are free.
@@ -117,7 +120,7 @@ impl Attachments {
 }
 
 impl Kernel {
-    /// Attaches all probe points of an image; either all of them or none.
+    /// Attaches all probe points of an image; either all of them or none. Says how many.
     ///
     /// `path` must lead to the file that the processes map. Through the file
     /// descriptor of a file that was opened at `/proc/PID/map_files` it does,
@@ -130,34 +133,21 @@ impl Kernel {
         &mut self,
         image: u32,
         layout: BlockLayout,
-        points: &[ProbePoint],
+        plan: &ProbePlan,
         path: &Path,
     ) -> Result<usize, AttachError> {
-        let probes = self.place(image, layout, points, path)?;
-        let count = probes.cookies.len();
-        self.attachments.probes.insert(image, probes);
+        let lasting = self.place(image, layout, &plan.points, path)?;
+        let until_known = match self.place(image, layout, &plan.until_known, path) {
+            Ok(probes) => probes,
+            Err(error) => {
+                self.retire(lasting);
+                return Err(error);
+            }
+        };
+        self.attachments.probes.insert(image, lasting);
+        self.attachments.until_known.insert(image, until_known);
         self.attachments.since.insert(image, clock::monotonic_ns());
-        Ok(count)
-    }
-
-    /// Attaches more probe points of an image, as [`Self::attach`], which can be
-    /// removed before the others.
-    ///
-    /// # Errors
-    ///
-    /// If any of them is refused.
-    pub fn attach_temporary(
-        &mut self,
-        image: u32,
-        layout: BlockLayout,
-        points: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError> {
-        let probes = self.place(image, layout, points, path)?;
-        let count = probes.cookies.len();
-        self.attachments.temporary.insert(image, probes);
-        self.attachments.since.insert(image, clock::monotonic_ns());
-        Ok(count)
+        Ok(self.attached(image))
     }
 
     fn place(
@@ -168,11 +158,14 @@ impl Kernel {
         path: &Path,
     ) -> Result<Probes, AttachError> {
         let mut probes = Probes::default();
+        if points.is_empty() {
+            return Ok(probes);
+        }
         let attached = self
             .describe(image, layout, points, &mut probes)
             .and_then(|places| self.link(path, &places, &mut probes));
         if let Err(error) = attached {
-            self.attachments.close(probes);
+            self.retire(probes);
             return Err(error);
         }
         Ok(probes)
@@ -264,8 +257,8 @@ impl Kernel {
     /// How many probes of an image are attached.
     #[must_use]
     pub fn attached(&self, image: u32) -> usize {
-        let Attachments { probes, temporary, .. } = &self.attachments;
-        let all = [probes, temporary].into_iter().filter_map(|probes| probes.get(&image));
+        let Attachments { probes, until_known, .. } = &self.attachments;
+        let all = [probes, until_known].into_iter().filter_map(|probes| probes.get(&image));
         all.map(|probes| probes.cookies.len()).sum()
     }
 
@@ -281,19 +274,20 @@ impl Kernel {
     /// some time later.
     pub fn detach(&mut self, image: u32) {
         self.attachments.since.remove(&image);
-        self.detach_temporary(image);
+        self.settle(image);
         if let Some(probes) = self.attachments.probes.remove(&image) {
             self.retire(probes);
         }
     }
 
-    /// Removes those that go before the others.
-    pub fn detach_temporary(&mut self, image: u32) {
-        if let Some(probes) = self.attachments.temporary.remove(&image) {
+    /// Removes the probes of an image that are there until all contexts are known.
+    pub fn settle(&mut self, image: u32) {
+        if let Some(probes) = self.attachments.until_known.remove(&image) {
             self.retire(probes);
         }
     }
 
+    /// Removes probes. They do nothing from now on, and are gone some time later.
     fn retire(&mut self, probes: Probes) {
         for cookie in &probes.cookies {
             let retired = ProbeSpec::empty(ProbeSpec::RETIRED);
@@ -317,8 +311,8 @@ impl Kernel {
 
     /// Removes every probe; returns when the last one is gone.
     pub fn detach_all(&mut self) {
-        let Attachments { probes, temporary, .. } = &mut self.attachments;
-        let probes = probes.drain().chain(temporary.drain());
+        let Attachments { probes, until_known, .. } = &mut self.attachments;
+        let probes = probes.drain().chain(until_known.drain());
         close_all(probes.flat_map(|(_, probes)| probes.links).collect());
         for closer in self.attachments.closers.drain(..) {
             let _ = closer.join();

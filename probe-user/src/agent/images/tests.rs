@@ -6,10 +6,10 @@ use std::{
 
 use probe_common::BlockLayout;
 
-use super::*;
+use super::{release::ROOM, *};
 use crate::{
     host::{MappedFile, ProcessFacts, files::Stamp},
-    image::ProbePoint,
+    image::ProbePlan,
     kernel::AttachError,
 };
 
@@ -21,23 +21,13 @@ impl Probes for NoKernel {
         &mut self,
         _: u32,
         _: BlockLayout,
-        _: &[ProbePoint],
+        _: &ProbePlan,
         path: &Path,
     ) -> Result<usize, AttachError> {
         panic!("nothing is attached to {}", path.display())
     }
 
-    fn attach_temporary(
-        &mut self,
-        _: u32,
-        _: BlockLayout,
-        _: &[ProbePoint],
-        path: &Path,
-    ) -> Result<usize, AttachError> {
-        panic!("nothing is attached to {}", path.display())
-    }
-
-    fn detach_temporary(&mut self, image: u32) {
+    fn settle(&mut self, image: u32) {
         panic!("nothing is attached as {image}")
     }
 
