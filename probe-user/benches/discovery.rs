@@ -87,7 +87,7 @@ fn main() {
     took("a listing, and starting a process", listing, None);
     let ticks = (ROUND.as_secs_f64() / TICK.as_secs_f64()) as u32;
     let looks = discovery.looks();
-    let [_, round] = measured(|| (0..ticks).for_each(|_| drop(discovery.round(ROUND))));
+    let [_, round] = measured(|| (0..ticks).for_each(|_| drop(discovery.round(TICK, ROUND))));
     found("looks in a round", "", (discovery.looks() - looks) as f64, None);
     found("a round: processor", "ms", round, None);
     let share = round / 1000.0 / ROUND.as_secs_f64() * 100.0;

@@ -95,6 +95,9 @@ pub struct Agent {
     last_events: LastEvents,
     /// When what the kernel half keeps of processes was looked through.
     swept: Instant,
+    /// When the last tick was, and the last listing of the processes.
+    ticked: Instant,
+    listed: Instant,
     /// Contexts that were given up without a report of their end.
     unreported: u64,
 }
@@ -163,6 +166,8 @@ impl Agent {
             changed: false,
             last_events: LastEvents::default(),
             swept: Instant::now(),
+            ticked: Instant::now(),
+            listed: Instant::now(),
             unreported: 0,
         };
         agent.scan();
@@ -263,6 +268,7 @@ impl Agent {
     ///
     /// If the maps cannot be read.
     pub fn snapshot_of(&mut self, wanted: Wanted) -> anyhow::Result<Snapshot> {
+        self.list_anew();
         // What is listed here may end before its turn comes.
         self.registry.hold();
         let snapshot = self.take_stock().and_then(|()| self.build(wanted));

@@ -27,7 +27,7 @@ pub(super) async fn readable(events: &io::Result<AsyncFd<OwnedFd>>) {
                 guard.clear_ready();
             }
         }
-        // What comes is taken every second all the same.
+        // What comes is taken at the next tick all the same.
         Err(_) => std::future::pending().await,
     }
 }

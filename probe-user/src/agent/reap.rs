@@ -51,13 +51,15 @@ impl Agent {
         self.registry.retain_processes(|pid| ProcessFacts::is_alive(pid, None));
     }
 
-    /// Removes from the kernel half what it keeps of processes that have ended, if it was
-    /// not told. (To look through the empty map takes a millisecond.)
+    /// Every now and then: ends what has ended though nobody said so, and removes from the
+    /// kernel half what it keeps of processes that are gone. (To look through the empty
+    /// map takes a millisecond, and through the contexts as much for each ten thousand.)
     pub(super) fn sweep(&mut self) {
         if self.swept.elapsed() < ROUND {
             return;
         }
         self.swept = Instant::now();
+        self.reap();
         let recorded = self.kernel.processes().unwrap_or_else(|error| {
             warn!(%error, "cannot read the map of processes");
             Vec::new()

@@ -115,12 +115,15 @@ impl Settling {
 
     /// Libraries of which all processes that are known are known to their end.
     pub(super) fn candidates(&self) -> Vec<Settled> {
-        let known = |(_, standing): &(_, Standing)| matches!(standing, Standing::Known(_));
-        let all_known = |library: &&Library| library.processes.values().all(known);
-        let candidates = self.0.iter().filter(|(_, library)| all_known(library));
+        let candidates = self.0.iter().filter(|(_, library)| library.is_known());
         candidates
             .map(|(image, library)| Settled { image: *image, since: library.changed })
             .collect()
+    }
+
+    /// Whether there are any.
+    pub(super) fn has_candidates(&self) -> bool {
+        self.0.values().any(Library::is_known)
     }
 
     /// A library is settled, or has no probes any more.
@@ -135,6 +138,11 @@ impl Settling {
 }
 
 impl Library {
+    /// Whether all processes that are known are known to their end.
+    fn is_known(&self) -> bool {
+        self.processes.values().all(|(_, standing)| matches!(standing, Standing::Known(_)))
+    }
+
     /// What is known of the contexts of a process without a look.
     fn begins_as(&self, facts: &ProcessFacts) -> Standing {
         // Rounded down: it did not begin before.

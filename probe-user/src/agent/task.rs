@@ -1,4 +1,4 @@
-//! Runs the agent: events as they come, a safety net every second, snapshots when
+//! Runs the agent: events as they come, a safety net every now and then, snapshots when
 //! asked.
 
 use std::{
@@ -19,10 +19,7 @@ use super::{
     ready::{readable, watch},
     watch::Outcome,
 };
-use crate::{
-    host::discovery::TICK,
-    snapshot::{Scraped, Snapshot, Wanted},
-};
+use crate::snapshot::{Scraped, Snapshot, Wanted};
 
 /// The dynamic linker maps a program's libraries within this time, as a rule:
 /// they are looked at once.
@@ -136,7 +133,7 @@ async fn run(mut agent: Agent, mut alarm: Alarm, mut inbox: mpsc::Receiver<Reque
         if agent.has_looked() {
             waiting.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
         }
-        if let Err(error) = alarm.set(due.next()) {
+        if let Err(error) = alarm.set(due.next(agent.pause())) {
             warn!(%error, "cannot set a timer: only what happens is noticed");
         }
         tokio::select! {
@@ -183,8 +180,8 @@ async fn run(mut agent: Agent, mut alarm: Alarm, mut inbox: mpsc::Receiver<Reque
 
 /// What is to be done, and when.
 struct Due {
-    /// What is done every now and then.
-    tick: Instant,
+    /// When was done last what is done every now and then.
+    ticked: Instant,
     /// To take in what was mapped.
     mappings: Option<Instant>,
     /// To see which processes have changed.
@@ -195,13 +192,13 @@ struct Due {
 
 impl Due {
     fn new() -> Self {
-        Self { tick: Instant::now(), mappings: None, changes: None, looks: None }
+        Self { ticked: Instant::now(), mappings: None, changes: None, looks: None }
     }
 
-    /// When the first of it is.
-    fn next(&self) -> Instant {
+    /// When the first of it is; `pause`: how long after a tick the next one is.
+    fn next(&self, pause: Duration) -> Instant {
         let others = [self.mappings, self.changes, self.looks];
-        others.into_iter().flatten().fold(self.tick, Instant::min)
+        others.into_iter().flatten().fold(self.ticked + pause, Instant::min)
     }
 
     fn look_again(&mut self, unfinished: bool) {
@@ -226,11 +223,11 @@ impl Due {
             let unfinished = agent.look_again();
             self.look_again(unfinished);
         }
-        if self.tick <= now {
+        if self.ticked + agent.pause() <= now {
             let unfinished = agent.tick();
             self.look_again(unfinished);
             // Whatever took long, no two follow each other at once.
-            self.tick = Instant::now() + TICK;
+            self.ticked = Instant::now();
         }
     }
 }

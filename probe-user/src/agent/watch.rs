@@ -1,6 +1,11 @@
 //! How the agent keeps up with what processes map.
 
-use std::{collections::HashSet, io, os::fd::OwnedFd};
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use probe_common::ContextKey;
 use tracing::warn;
@@ -9,7 +14,10 @@ use super::{Agent, images::Learnt, settling::Settled};
 use crate::{
     allocator,
     context::State,
-    host::{News, discovery::ROUND},
+    host::{
+        News,
+        discovery::{QUIET, ROUND, TICK},
+    },
     kernel::Mappings,
     scan::Found,
     snapshot::DiscoveryHealth,
@@ -54,21 +62,20 @@ impl Agent {
         self.is_unfinished()
     }
 
-    /// The safety net, and what is to be done every now and then:
-    /// [every second](crate::host::discovery::TICK).
+    /// The safety net, and what is to be done every now and then.
     pub fn tick(&mut self) -> bool {
+        let passed = self.ticked.elapsed();
+        self.ticked = Instant::now();
         if self.mappings.is_none() {
             self.scan();
         } else {
             self.take_mappings();
             self.handle_events();
-            let (news, changed) = self.discovery.newcomers();
-            self.take_news(&news);
+            self.list();
             let round = if self.images.is_releasing() { self.release_after } else { ROUND };
-            let news = self.discovery.round(round.min(ROUND));
+            let news = self.discovery.round(passed, round.min(ROUND));
             self.take_news(&news);
-            // Without a task that began or ended, no process has ended.
-            if changed || self.changed {
+            if self.changed {
                 self.reap();
             }
         }
@@ -76,6 +83,32 @@ impl Agent {
         self.let_go();
         self.sweep();
         self.is_unfinished()
+    }
+
+    /// How long after a tick the next one is.
+    pub(super) fn pause(&self) -> Duration {
+        let is_quiet = self.mappings.is_some()
+            && self.has_looked()
+            && !self.images.is_learning()
+            && !self.images.is_releasing()
+            && !self.is_unfinished()
+            && !self.settling.has_candidates()
+            && !self.discovery.is_behind();
+        if is_quiet { QUIET } else { TICK }
+    }
+
+    /// Looks at processes that are new.
+    fn list(&mut self) {
+        self.listed = Instant::now();
+        let news = self.discovery.newcomers();
+        self.take_news(&news);
+    }
+
+    /// Looks at processes that are new, if that was not done a moment ago: somebody asks.
+    pub(super) fn list_anew(&mut self) {
+        if self.mappings.is_some() && self.listed.elapsed() >= TICK {
+            self.list();
+        }
     }
 
     /// Removes the probes in handshakes of libraries of which all contexts are known.

@@ -4,7 +4,7 @@
 //! Every process is looked at once. Then the kernel tells of each file that is
 //! mapped executable ([`NewMapping`]), and only a process that maps one that may be
 //! OpenSSL is looked at again. What that misses, a listing of the processes every
-//! second and a look at each of them every now and then find.
+//! few seconds and a look at each of them every now and then find.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -55,13 +55,17 @@ pub struct News {
 /// How many inodes are remembered as nothing that matters.
 const MAX_DULL: usize = 8192;
 
-/// How often [`Discovery::newcomers`] and [`Discovery::round`] are to be called.
+/// How often [`Discovery::newcomers`] and [`Discovery::round`] are to be called while
+/// something is going on.
 pub const TICK: Duration = Duration::from_secs(1);
+
+/// And while nothing is: whoever wakes has to fetch all that it needs to the caches.
+pub const QUIET: Duration = Duration::from_secs(5);
 
 /// How long a round takes, in which each process is looked at once more.
 pub const ROUND: Duration = Duration::from_secs(60);
 
-/// What a round may take of every tick, and it takes longer rather than more. A
+/// What a round may take of each tick, and it takes longer rather than more. A
 /// look at a process with 180 mappings costs 0.1 ms.
 const BUDGET: Duration = Duration::from_millis(3);
 
@@ -92,6 +96,7 @@ pub struct Discovery {
     census: Census,
     /// Looks that a round has not made yet.
     owed: f64,
+    behind: bool,
     looks: u64,
     /// What is read of a process, used again.
     text: Vec<u8>,
@@ -117,6 +122,7 @@ impl Discovery {
             turns: VecDeque::new(),
             census: Census::default(),
             owed: 0.0,
+            behind: false,
             looks: 0,
             text: Vec::new(),
         }
@@ -166,28 +172,28 @@ impl Discovery {
     }
 
     /// Looks at processes that are new since the last listing. Costs nothing if
-    /// no task has begun or ended since then; says whether one has.
+    /// no task has begun or ended since then.
     #[must_use]
-    pub fn newcomers(&mut self) -> (News, bool) {
+    pub fn newcomers(&mut self) -> News {
         let mut news = News::default();
-        let changed = self.census.has_changed();
-        if changed {
+        if self.census.has_changed() {
             for pid in self.list(&mut news) {
                 self.look_at(pid, &[], &mut news);
             }
         }
-        (news, changed)
+        news
     }
 
-    /// Looks again at those processes whose turn it is, so that each has one
-    /// within this time. What is owed to few is saved up: the first look of some costs
+    /// Looks again at those processes whose turn it is when so much time has passed, so
+    /// that each has one within another time. What is owed to few is saved up: the first look of some costs
     /// more than all others, since nothing of what it needs is in the caches.
     #[must_use]
-    pub fn round(&mut self, within: Duration) -> News {
+    pub fn round(&mut self, passed: Duration, within: Duration) -> News {
         let mut news = News::default();
-        let share = (TICK.as_secs_f64() / within.as_secs_f64()).min(1.0);
+        let share = (passed.as_secs_f64() / within.as_secs_f64()).min(1.0);
         let all = self.processes.len();
         self.owed = (self.owed + all as f64 * share).min(all as f64);
+        self.behind = false;
         if self.owed < all.min(LEAST_LOOKS) as f64 {
             return news;
         }
@@ -208,7 +214,15 @@ impl Discovery {
                 done += 1;
             }
         }
+        self.behind = looks > 0;
+        self.owed += looks as f64;
         news
+    }
+
+    /// Whether the last round had no time for all whose turn it was.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Whether all processes that run were looked at after this time.

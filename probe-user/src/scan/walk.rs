@@ -198,7 +198,10 @@ impl Walk<'_> {
                 // It is not mapped any more, or nothing that can be read.
                 Err(_) => {
                     let page = PAGE.min(own);
-                    self.failed.push(at..at + page);
+                    match self.failed.last_mut() {
+                        Some(last) if last.end == at => last.end += page,
+                        _ => self.failed.push(at..at + page),
+                    }
                     at += page;
                     self.looked += page;
                 }
