@@ -21,7 +21,7 @@ use crate::{
     context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
     host::{Look, ProcessFacts, clock, process},
     image::plan,
-    kernel::maps::Adopted,
+    kernel::{Kernel, maps::Adopted},
     scan::{Contested, Found, Progress, Target, Walked, Worker},
     snapshot::GapSnapshot,
 };
@@ -124,9 +124,10 @@ impl Agent {
         if look.libraries.is_empty() {
             idle.forget(look.pid);
         }
+        let forker = forker(&self.kernel, look);
         for library in &look.libraries {
             let Some(image) = self.images.image_of(library) else { continue };
-            let unknown = self.settling.meet(image, library.pid, &look.facts);
+            let unknown = self.settling.meet(image, library.pid, &look.facts, forker);
             if unknown && !idle.every && process::is_swapped(library.pid) {
                 // To read it would bring it back into memory.
                 let why = "some of its memory is swapped out, and is left there";
@@ -139,7 +140,16 @@ impl Agent {
             let Some(learnt) = self.images.image(image).map(|image| &image.marks) else { continue };
             if let Some(marks) = &learnt.marks {
                 let target = Target::of(library.pid, image, library.libssl.stamp.id, marks);
-                target.into_iter().for_each(|target| idle.worker.look_into(target));
+                if let Some(target) = target {
+                    idle.worker.look_into(target);
+                    continue;
+                }
+                // If it is not gone.
+                let why = "scan: it cannot be told where the library is in its memory";
+                self.settling.looked_into(image, library.pid, Some(why.to_owned()));
+                if idle.every {
+                    idle.note(library.pid, image, why.to_owned());
+                }
             } else {
                 let reasons =
                     learnt.gaps.iter().map(|gap| format!("{}: {}", gap.field, gap.reason));
@@ -160,6 +170,15 @@ impl Agent {
     ///
     /// If the maps cannot be read or changed.
     pub fn take_in(&mut self, found: &Found) -> anyhow::Result<()> {
+        let taken = self.record_found(found);
+        if let Err(error) = &taken {
+            let why = format!("what was found in its memory has no records: {error:#}");
+            self.settling.looked_into(found.target.image, found.target.pid, Some(why));
+        }
+        taken
+    }
+
+    fn record_found(&mut self, found: &Found) -> anyhow::Result<()> {
         let Found { target, owners, looked, total, .. } = found;
         let (pid, image) = (target.pid, target.image);
         info!(pid, looked, total, walked = ?found.walked, took = ?found.took, contexts = owners.contexts.len(), "scanned");
@@ -223,7 +242,13 @@ impl Agent {
     fn adopt(&mut self, target: &Target, address: u64) -> anyhow::Result<Adoption> {
         let key = ContextKey { tgid: target.pid, pad: 0, address };
         for _ in 0..ATTEMPTS {
-            let Some(record) = self.fresh_record(target, &key) else { return Ok(Adoption::Known) };
+            let record = match self.fresh_record(target, &key) {
+                Ok(Some(record)) => record,
+                Ok(None) => return Ok(Adoption::Known),
+                Err(_) if !target.runs() => return Ok(Adoption::Known),
+                // Freed with its page, or hidden.
+                Err(_) => return Ok(Adoption::Busy),
+            };
             match self.kernel.adopt_context(&key, &record).context("cannot record a context")? {
                 // A probe has seen it.
                 Adopted::Known => return Ok(Adoption::Known),
@@ -246,13 +271,23 @@ impl Agent {
     }
 
     /// What a context says of itself now; `None` if there is none (any more).
-    fn fresh_record(&self, target: &Target, key: &ContextKey) -> Option<ContextRecord> {
-        let layout = plan::block_layout(&self.images.image(target.image)?.learnt.layout)?;
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    fn fresh_record(
+        &self,
+        target: &Target,
+        key: &ContextKey,
+    ) -> std::io::Result<Option<ContextRecord>> {
+        let image = self.images.image(target.image);
+        let layout = image.and_then(|image| plan::block_layout(&image.learnt.layout));
+        let Some(layout) = layout else { return Ok(None) };
         let observed_ns = clock::monotonic_ns();
-        let (block, flags) = read_block(&*self.memory, key.tgid, key.address, &layout).ok()?;
+        let (block, flags) = read_block(&*self.memory, key.tgid, key.address, &layout)?;
         let seen = Observation::of_block(&block, flags, &layout, Source::Memory, observed_ns);
         let is = contradiction(&seen).is_none() && target.holds(&*self.memory, key.address);
-        is.then(|| ContextRecord {
+        Ok(is.then(|| ContextRecord {
             process_start_ns: clock::start_ns(target.start_time_ticks),
             born_ns: clock::monotonic_ns(),
             observed_ns,
@@ -265,7 +300,7 @@ impl Agent {
             layout,
             birth: 0,
             exe: ExeId::default(),
-        })
+        }))
     }
 
     /// Whether a record that no probe made is of a context that lives and is as the
@@ -408,6 +443,13 @@ impl Agent {
             .filter(|context| context.key.tgid == target.pid && context.image == target.image)
             .any(|c| target.sessions_of(&*self.memory, c.key.address).is_ok_and(|h| h == *hash))
     }
+}
+
+/// Who forked a process, with its start in ticks, if the kernel half saw it.
+fn forker(kernel: &Kernel, look: &Look) -> Option<(u32, u64)> {
+    let fork = kernel.fork_of(look.pid).ok().flatten()?;
+    let is_this = look.facts.start_time_ticks == Some(clock::start_ticks(fork.child_start_ns));
+    is_this.then(|| (fork.forker, clock::start_ticks(fork.forker_start_ns)))
 }
 
 /// The name of a process's main thread, as the kernel half has it.

@@ -66,13 +66,20 @@ impl Settling {
     }
 
     /// A process maps a library: says whether it is to be looked into.
-    pub(super) fn meet(&mut self, image: u32, pid: u32, facts: &ProcessFacts) -> bool {
+    /// `forker`: who forked it, with its start.
+    pub(super) fn meet(
+        &mut self,
+        image: u32,
+        pid: u32,
+        facts: &ProcessFacts,
+        forker: Option<(u32, u64)>,
+    ) -> bool {
         let Some(library) = self.0.get_mut(&image) else { return false };
         let start = facts.start_time_ticks;
         if library.processes.get(&pid).is_some_and(|(known, _)| *known == start) {
             return false;
         }
-        let standing = library.begins_as(facts);
+        let standing = library.begins_as(facts, forker);
         let is_open = standing == Standing::Open;
         library.processes.insert(pid, (start, standing));
         is_open
@@ -144,14 +151,17 @@ impl Library {
     }
 
     /// What is known of the contexts of a process without a look.
-    fn begins_as(&self, facts: &ProcessFacts) -> Standing {
+    fn begins_as(&self, facts: &ProcessFacts, forker: Option<(u32, u64)>) -> Standing {
         // Rounded down: it did not begin before.
         let start = facts.start_time_ticks.map(clock::start_ns);
         let Some(start) = start.filter(|start| *start > self.since) else { return Standing::Open };
         if facts.forked == Some(false) {
             return Standing::Known(0);
         }
-        let of_parent = facts.parent.and_then(|parent| self.processes.get(&parent));
+        // Not whose child it is now: a parent that ends leaves its children to another.
+        let of_parent = forker.and_then(|(forker, start)| {
+            self.processes.get(&forker).filter(|(known, _)| *known == Some(start))
+        });
         match of_parent.filter(|_| facts.forked == Some(true)) {
             Some((_, Standing::Known(since))) if *since < start => Standing::Known(0),
             // Nothing is won by looking into many children of such a process.
@@ -168,11 +178,10 @@ mod tests {
     const LIBRARY: u32 = 1;
     const TICK: u64 = 10_000_000;
 
-    fn process(start: u64, forked: bool, parent: u32) -> ProcessFacts {
+    fn process(start: u64, forked: bool) -> ProcessFacts {
         ProcessFacts {
             start_time_ticks: Some(start),
             forked: Some(forked),
-            parent: Some(parent),
             ..ProcessFacts::default()
         }
     }
@@ -195,29 +204,37 @@ mod tests {
     fn who_was_there_before_is_looked_into() {
         let mut settling = settling();
         assert!(is_settled(&settling), "nobody maps it");
-        assert!(settling.meet(LIBRARY, 7, &process(10, false, 1)), "it began in that tick");
+        assert!(settling.meet(LIBRARY, 7, &process(10, false), None), "it began in that tick");
         assert!(!is_settled(&settling));
-        assert!(!settling.meet(LIBRARY, 7, &process(10, false, 1)), "once");
+        assert!(!settling.meet(LIBRARY, 7, &process(10, false), None), "once");
         settling.looked_into_at(LIBRARY, 7, None, 20 * TICK);
         assert!(is_settled(&settling));
-        assert!(!settling.meet(LIBRARY, 8, &process(11, false, 1)), "its contexts are seen");
+        assert!(!settling.meet(LIBRARY, 8, &process(11, false), None), "its contexts are seen");
         assert!(is_settled(&settling));
     }
 
     #[test]
     fn one_of_which_not_all_is_known_is_waited_for() {
         let mut settling = settling();
-        assert!(settling.meet(LIBRARY, 7, &process(1, false, 1)));
+        assert!(settling.meet(LIBRARY, 7, &process(1, false), None));
         settling.looked_into_at(LIBRARY, 7, unknown(), 20 * TICK);
         assert!(!is_settled(&settling));
         let why = UnsettledSnapshot { pid: 7, reason: "swapped out".to_owned() };
         assert_eq!(settling.unsettled(LIBRARY), [why]);
         settling.gone(7);
         assert!(is_settled(&settling) && settling.unsettled(LIBRARY).is_empty());
-        assert!(settling.meet(LIBRARY, 8, &ProcessFacts::default()), "nothing is known of it");
+        assert!(
+            settling.meet(
+                LIBRARY,
+                8,
+                &ProcessFacts { start_time_ticks: Some(25), ..ProcessFacts::default() },
+                None
+            ),
+            "nothing is known of it"
+        );
         settling.looked_into_at(LIBRARY, 8, unknown(), 20 * TICK);
         assert!(
-            !settling.meet(LIBRARY, 9, &process(30, true, 8)),
+            !settling.meet(LIBRARY, 9, &process(30, true), Some((8, 25))),
             "its children are not looked into"
         );
         settling.gone(8);
@@ -229,14 +246,21 @@ mod tests {
     #[test]
     fn a_child_has_what_its_parent_had() {
         let mut settling = settling();
-        settling.meet(LIBRARY, 7, &process(1, false, 1));
+        settling.meet(LIBRARY, 7, &process(1, false), None);
         settling.looked_into_at(LIBRARY, 7, None, 20 * TICK);
-        assert!(settling.meet(LIBRARY, 8, &process(20, true, 7)), "forked before that");
-        assert!(!settling.meet(LIBRARY, 9, &process(21, true, 7)), "with all records");
-        assert!(!settling.meet(LIBRARY, 10, &process(22, true, 9)));
-        assert!(settling.meet(LIBRARY, 11, &process(23, true, 8)), "its parent's are not known");
+        assert!(settling.meet(LIBRARY, 8, &process(20, true), Some((7, 1))), "forked before that");
+        assert!(!settling.meet(LIBRARY, 9, &process(21, true), Some((7, 1))), "with all records");
+        assert!(!settling.meet(LIBRARY, 10, &process(22, true), Some((9, 21))));
         assert!(
-            settling.meet(LIBRARY, 12, &process(23, true, 1)),
+            settling.meet(LIBRARY, 11, &process(23, true), Some((8, 20))),
+            "its parent's are not known"
+        );
+        assert!(
+            settling.meet(LIBRARY, 13, &process(23, true), Some((7, 2))),
+            "another had that pid"
+        );
+        assert!(
+            settling.meet(LIBRARY, 12, &process(23, true), None),
             "whose child it is, is not known"
         );
     }

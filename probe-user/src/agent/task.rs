@@ -129,6 +129,9 @@ async fn run(mut agent: Agent, mut alarm: Alarm, mut inbox: mpsc::Receiver<Reque
     let _logs = forward_logs(&mut agent);
     let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
     let mut due = Due::new();
+    // What was mapped until now, told to nobody.
+    let unfinished = agent.tick();
+    due.look_again(unfinished);
     let stopped = loop {
         if agent.has_looked() {
             waiting.drain(..).for_each(|reply| reply.send(()).unwrap_or_default());
@@ -141,6 +144,7 @@ async fn run(mut agent: Agent, mut alarm: Alarm, mut inbox: mpsc::Receiver<Reque
             request = inbox.recv() => match request {
                 Some(Request::Snapshot(wanted, reply)) => {
                     let _ = reply.send(agent.snapshot_of(wanted).map(Arc::new));
+                    due.look_again(agent.is_unfinished());
                 }
                 Some(Request::Scraped(scraped)) => agent.scraped(&scraped),
                 Some(Request::Scanned(reply)) => waiting.push(reply),

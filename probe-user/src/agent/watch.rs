@@ -107,6 +107,7 @@ impl Agent {
     /// Looks at processes that are new, if that was not done a moment ago: somebody asks.
     pub(super) fn list_anew(&mut self) {
         if self.mappings.is_some() && self.listed.elapsed() >= TICK {
+            self.handle_events();
             self.list();
         }
     }
@@ -197,7 +198,7 @@ impl Agent {
         self.mappings.as_ref().ok_or_else(none)?.event_fd()
     }
 
-    fn is_unfinished(&self) -> bool {
+    pub(super) fn is_unfinished(&self) -> bool {
         !self.images.unfinished().is_empty()
     }
 

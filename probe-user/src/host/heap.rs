@@ -74,7 +74,15 @@ impl Heap {
             return Ok(0);
         }
         let maps = self.process.smaps().map_err(io::Error::other)?;
-        let is_hidden = |map: &&MemoryMap| is_own(map) && !map.perms.contains(MMPermissions::READ);
+        if maps.iter().next().is_none() {
+            // A main thread that has ended meanwhile: others may have the memory.
+            return Err(io::Error::other("its main thread has ended just now"));
+        }
+        // Those that were hidden when the regions were taken, whatever they are now.
+        let is_hidden = |map: &&MemoryMap| {
+            let at = map.address.0..map.address.1;
+            !common(&self.hidden, std::slice::from_ref(&at)).is_empty()
+        };
         let of = |map: &MemoryMap, what: &str| map.extension.map.get(what).copied();
         let written =
             |map| ["Anonymous", "Swap"].iter().filter_map(|what| of(map, what)).sum::<u64>();
@@ -122,6 +130,9 @@ fn open(pid: u32) -> io::Result<Process> {
     Process::new(pid.cast_signed()).map_err(io::Error::other)
 }
 
+/// How names of files begin that are memory and nothing else.
+const OF_NO_FILE: [&str; 4] = ["/dev/zero", "/dev/shm/", "/memfd:", "/anon_hugepage"];
+
 /// Whether the process can have written to a mapping, and nobody else. One of a file that
 /// it cannot write to is the file's, as a rule; one of no file can have been writable.
 fn is_own(map: &MemoryMap) -> bool {
@@ -129,6 +140,9 @@ fn is_own(map: &MemoryMap) -> bool {
         MMapPath::Anonymous | MMapPath::Heap | MMapPath::Stack | MMapPath::TStack(_) => true,
         // A name that the process gave it: `[anon:…]`.
         MMapPath::Other(name) => name.starts_with("anon:"),
+        MMapPath::Path(path) => {
+            OF_NO_FILE.iter().any(|start| path.to_string_lossy().starts_with(start))
+        }
         _ => false,
     };
     let writable = map.perms.contains(MMPermissions::WRITE);

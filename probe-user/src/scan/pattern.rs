@@ -248,6 +248,19 @@ pub(super) mod tests {
         heap
     }
 
+    /// The words of an `SSL_CTX`, its hash and its store, at these addresses.
+    pub(in crate::scan) fn words(context: u64, hash: u64, store: u64) -> [(u64, u64); 7] {
+        [
+            (context + 0x8, BASE + 0x5100),
+            (context + 0x28, store),
+            (context + 0x30, hash),
+            (context + 0xa0, 1 << 32),
+            (hash + 0x8, BASE + 0x1100),
+            (hash + 0x10, BASE + 0x1000),
+            (store + 0x90, 1),
+        ]
+    }
+
     /// An `SSL_CTX`, with one reference.
     pub(in crate::scan) fn make(heap: &mut Words, at: u64, hash: u64) {
         heap.write(at + 0x8, BASE + 0x5100);

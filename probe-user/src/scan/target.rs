@@ -6,7 +6,7 @@ use procfs::process::{MMPermissions, Process};
 
 use super::pattern::{Pattern, Verdict};
 use crate::{
-    host::{ProcessFacts, ProcessMemory, files::FileId},
+    host::{ProcessFacts, ProcessMemory, files::FileId, process::live_thread},
     image::Marks,
 };
 
@@ -66,12 +66,18 @@ impl Target {
 /// By how much the addresses of a process differ from those of a file that it
 /// maps to execute it.
 fn bases(pid: u32, library: FileId, marks: &Marks) -> io::Result<BTreeSet<u64>> {
-    let process = Process::new(pid.cast_signed()).map_err(io::Error::other)?;
-    let maps = process.maps().map_err(io::Error::other)?;
+    let maps_of = |task: u32| Process::new(task.cast_signed()).and_then(|task| task.maps());
+    let (mut task, mut maps) = (pid, maps_of(pid).map_err(io::Error::other)?);
+    if maps.iter().next().is_none()
+        && let Some(thread) = live_thread(pid)
+    {
+        // The main thread has ended before the others: they have the memory.
+        (task, maps) = (thread, maps_of(thread).map_err(io::Error::other)?);
+    }
     let executable = maps.iter().filter(|map| map.perms.contains(MMPermissions::EXECUTE));
     let of_library = executable.filter(|map| {
         // What maps a file tells more than its name, which can be another's by now.
-        let file = format!("/proc/{pid}/map_files/{:x}-{:x}", map.address.0, map.address.1);
+        let file = format!("/proc/{task}/map_files/{:x}-{:x}", map.address.0, map.address.1);
         map.inode != 0 && fs::metadata(file).is_ok_and(|file| FileId::of(&file) == library)
     });
     Ok(of_library.filter_map(|map| marks.base(map.address.0, map.offset)).collect())

@@ -1,7 +1,8 @@
 //! Reads the memory of a process, and finds its contexts.
 
 use std::{
-    collections::HashSet,
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
     io,
     ops::{ControlFlow, Range},
     time::{Duration, Instant},
@@ -72,8 +73,10 @@ pub fn walk(
     let began_ns = clock::monotonic_ns();
     let began = Instant::now();
     let until = began + limit;
+    let noting = Noting::new(memory);
     let mut walk = Walk {
         memory,
+        noting: &noting,
         target: &target,
         until,
         progress,
@@ -91,13 +94,53 @@ pub fn walk(
     let Walk { claims, looked, total, unreadable, .. } = walk;
     let walked = if target.runs() { walked } else { Walked::Gone };
     let hashes = claims.hashes();
-    let owners = claims.decide(|place| target.judge(memory, place));
+    let owners = claims.decide(|place| target.judge(&noting, place));
+    // What could not be read of the memory that the process has: it was no mark's absence.
+    let unreadable = unreadable + noting.unread(target.pid);
     let took = began.elapsed();
     Found { target, began_ns, owners, hashes, looked, total, unreadable, walked, took }
 }
 
+/// Memory that notes where it could not be read: a mark that is not there, and one that
+/// cannot be looked at, are not the same.
+struct Noting<'m> {
+    memory: &'m dyn ProcessMemory,
+    /// The pages.
+    failed: RefCell<BTreeSet<u64>>,
+}
+
+impl<'m> Noting<'m> {
+    fn new(memory: &'m dyn ProcessMemory) -> Self {
+        Self { memory, failed: RefCell::default() }
+    }
+
+    /// How many bytes of pages that could not be read are in the process's own memory. (What
+    /// only looks like a context points anywhere.)
+    fn unread(&self, pid: u32) -> u64 {
+        let failed = self.failed.borrow();
+        if failed.is_empty() {
+            return 0;
+        }
+        let pages = heap::joined(failed.iter().map(|page| *page..page.saturating_add(PAGE)));
+        // If the process is gone, nothing is.
+        Heap::of(pid).map_or(0, |heap| {
+            let all = [heap.regions(), heap.hidden()];
+            all.iter().map(|regions| heap::bytes(&heap::common(regions, &pages))).sum()
+        })
+    }
+}
+
+impl ProcessMemory for Noting<'_> {
+    fn read(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.memory.read(pid, address, buffer).inspect_err(|_| {
+            self.failed.borrow_mut().insert(address / PAGE * PAGE);
+        })
+    }
+}
+
 struct Walk<'w> {
     memory: &'w dyn ProcessMemory,
+    noting: &'w Noting<'w>,
     target: &'w Target,
     until: Instant,
     progress: &'w Progress,
@@ -131,10 +174,12 @@ impl Walk<'_> {
         }
         let heap = Heap::of(self.target.pid)?;
         self.unreadable += heap::bytes(&heap::common(heap.hidden(), &failed));
-        // A context can begin before them.
-        let before = self.span() as u64;
-        let start = |part: &Range<u64>| part.start.saturating_sub(before) / PAGE * PAGE;
-        let widened = heap::joined(failed.iter().map(|part| start(part)..part.end));
+        // A context can begin before them, and end behind.
+        let span = (self.span() as u64).next_multiple_of(PAGE);
+        let widened = failed
+            .iter()
+            .map(|part| part.start.saturating_sub(span)..part.end.saturating_add(span));
+        let widened = heap::joined(widened);
         let Some(there) = self.written(&heap, &heap::common(heap.regions(), &widened))? else {
             return Ok(ControlFlow::Break(()));
         };
@@ -219,7 +264,7 @@ impl Walk<'_> {
                 if candidate.address - at >= own {
                     break;
                 }
-                self.claims.add(candidate, |hash| pattern.is_hash(self.memory, pid, hash));
+                self.claims.add(candidate, |hash| pattern.is_hash(self.noting, pid, hash));
                 candidates += 1;
                 if candidates % CANDIDATES == 0 && Instant::now() >= self.until {
                     return ControlFlow::Break(());
@@ -239,8 +284,13 @@ fn is_of_all(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
-    use crate::{host::ProcessFacts, scan::pattern::tests::pattern};
+    use crate::{
+        host::{LiveMemory, ProcessFacts},
+        scan::pattern::tests::{pattern, words},
+    };
 
     /// Fails with an error, whatever is read.
     struct Failing(i32);
@@ -265,5 +315,55 @@ mod tests {
         let found = walked(nix::libc::EFAULT);
         assert_eq!(found.walked, Walked::All);
         assert!(found.unreadable > 0, "what is there and cannot be read");
+    }
+
+    /// This process's memory, of which a page cannot be read the first time.
+    struct Once {
+        page: u64,
+        failed: Cell<bool>,
+    }
+
+    impl ProcessMemory for Once {
+        fn read(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+            LiveMemory.read(pid, address, buffer)
+        }
+
+        fn read_some(&self, pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            let before = self.page.saturating_sub(address) as usize;
+            if self.failed.get() || address >= self.page + PAGE || before >= buffer.len() {
+                return LiveMemory.read_some(pid, address, buffer);
+            }
+            if before == 0 {
+                self.failed.set(true);
+                return Err(io::Error::from_raw_os_error(nix::libc::EFAULT));
+            }
+            LiveMemory.read_some(pid, address, &mut buffer[..before])
+        }
+    }
+
+    /// Whichever page of a context could not be read at first, it is found.
+    #[test]
+    fn a_page_that_can_be_read_later_is_looked_at() {
+        let mut memory = vec![0_u8; 6 * PAGE as usize];
+        let start = memory.as_ptr() as u64;
+        let page = start.next_multiple_of(PAGE);
+        let (hash, store, context) = (page, page + 0x400, page + 2 * PAGE - 0x28);
+        for (at, value) in words(context, hash, store) {
+            let at = (at - start) as usize;
+            memory[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        }
+        let pid = std::process::id();
+        let start_time_ticks = ProcessFacts::read(pid).start_time_ticks.expect("it runs");
+        for page in [page + PAGE, page + 2 * PAGE] {
+            let once = Once { page, failed: Cell::new(false) };
+            let target = Target { pid, start_time_ticks, image: 1, patterns: vec![pattern()] };
+            let found = walk(&once, target, Duration::from_secs(300), &Progress::default());
+            assert!(once.failed.get() && found.walked == Walked::All, "{found:?}");
+            // What was read into is memory of this process, too: a copy.
+            let copies = found.owners.contested.iter().flat_map(|hash| &hash.places);
+            let mut places = found.owners.contexts.iter().chain(copies);
+            assert!(places.any(|place| *place == context), "{page:#x} {context:#x} {found:?}");
+        }
+        drop(memory);
     }
 }
