@@ -63,9 +63,9 @@ pub struct PlanArgs {
     /// of contexts, so that handshakes cost none; `handshakes`, their starts and
     /// completions; `all`, every change of a counter.
     ///
-    /// `auto`, with `serve` and `top`: both `starts` and `births`, and when all contexts that are
-    /// older were found in the memory of their processes, `births` alone. Else, and for
-    /// libraries in which no place is proven that all new contexts pass: `starts`.
+    /// `auto`, with `serve` and `top`: both `starts` and `births`, and when all contexts
+    /// that are older were found in the memory of their processes, `births` alone. Else,
+    /// and for libraries in which no place is proven that all new contexts pass: `starts`.
     ///
     /// Values are read from the process, at the latest as it ends, and are the same.
     /// Contexts older than the probes are found in memory by `births`, which includes

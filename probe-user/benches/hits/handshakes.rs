@@ -176,8 +176,10 @@ impl Pairs {
         self.kernel.detach_all();
         let hits = [0, 1].map(|side| {
             let address = contexts[1 + probed][side] as u64;
-            let count = |of: &HashMap<u64, u64>| of.get(&address).copied().unwrap_or(0);
-            (count(&after.1) - count(&before.1)) as f64 / (mode.rounds * mode.pairs) as f64
+            // Its record is made by the first hit, of probes where handshakes start.
+            let hits = after.1.get(&address).expect("the context is known");
+            let before = before.1.get(&address).unwrap_or(&0);
+            (hits - before) as f64 / (mode.rounds * mode.pairs) as f64
         });
         (before.0 && after.0).then(|| Seen {
             took: median(rounds.iter().map(|round| round[1 - probed])),

@@ -6,6 +6,8 @@
 //! taken back, and nothing that a report says of it is believed before: the
 //! record is marked as one that no probe has seen (`record_flags::FOUND`).
 
+mod words;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -16,13 +18,14 @@ use anyhow::Context as _;
 use probe_common::{ContextKey, ContextRecord, ExeId, birth_flags, record_flags};
 use tracing::{debug, info, warn};
 
+use self::words::{claimed, out_of_time, unreadable};
 use super::Agent;
 use crate::{
     context::{Observation, Source, invariants::contradiction, reconstruct::read_block},
     host::{Look, ProcessFacts, clock, process},
     image::plan,
     kernel::{Kernel, maps::Adopted},
-    scan::{Contested, Found, Progress, Target, Walked, Worker},
+    scan::{Found, Progress, Target, Walked, Worker},
     snapshot::GapSnapshot,
 };
 
@@ -60,8 +63,8 @@ pub struct Idle {
 enum Adoption {
     /// It has a record, or is no more.
     Known,
-    /// It changes too often for the agent to be sure of it.
-    Busy,
+    /// The agent cannot be sure of it, since it does this.
+    Unclear(&'static str),
     /// There is no room for another record.
     NoRoom,
 }
@@ -203,14 +206,12 @@ impl Agent {
                     Adoption::NoRoom => {
                         unknown = Some("the map of contexts is full; raise --max-contexts".into());
                     }
-                    Adoption::Busy => {
-                        let busy = format!(
-                            "scan: what is at {address:#x} changes while it is looked at; {when}"
-                        );
+                    Adoption::Unclear(does) => {
+                        let unclear = format!("scan: what is at {address:#x} {does}; {when}");
                         if !self.images.sees_use(image) {
-                            reasons.push(busy.clone());
+                            reasons.push(unclear.clone());
                         }
-                        unknown = Some(busy);
+                        unknown = Some(unclear);
                     }
                 }
             }
@@ -247,7 +248,7 @@ impl Agent {
                 Ok(None) => return Ok(Adoption::Known),
                 Err(_) if !target.runs() => return Ok(Adoption::Known),
                 // Freed with its page, or hidden.
-                Err(_) => return Ok(Adoption::Busy),
+                Err(_) => return Ok(Adoption::Unclear("cannot be read any more")),
             };
             match self.kernel.adopt_context(&key, &record).context("cannot record a context")? {
                 // A probe has seen it.
@@ -267,7 +268,7 @@ impl Agent {
             taken.context("cannot take back a record")?;
         }
         debug!(pid = key.tgid, ctx = format!("{address:#x}"), "it changes while it is looked at");
-        Ok(Adoption::Busy)
+        Ok(Adoption::Unclear("changes while it is looked at"))
     }
 
     /// What a context says of itself now; `None` if there is none (any more).
@@ -461,46 +462,4 @@ fn comm(pid: u32) -> [u8; 16] {
         }
     }
     comm
-}
-
-fn out_of_time(found: &Found, limit: Duration) -> String {
-    let limit = humantime::format_duration(limit);
-    let (looked, total) = (gib(found.looked), gib(found.total));
-    let not_shown = not_shown(found);
-    format!("scan: {looked} of {total} GiB looked at in {limit} (--scan-limit){not_shown}")
-}
-
-fn unreadable(found: &Found, when: &str) -> String {
-    let kib = found.unreadable.div_ceil(1024);
-    let not_shown = not_shown(found);
-    format!(
-        "scan: {kib} KiB that the process wrote cannot be read; if a context is there, {when}{not_shown}"
-    )
-}
-
-/// What else is not shown if not all was looked at.
-fn not_shown(found: &Found) -> String {
-    match found.hashes.len() {
-        0 => String::new(),
-        found => format!(
-            "; {found} that were found are not shown, since one that was not looked at may be \
-             what they are copies of"
-        ),
-    }
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
-}
-
-fn claimed(contested: &Contested, when: &str) -> String {
-    let Contested { sessions, places, more } = contested;
-    let shown: Vec<String> = places.iter().take(4).map(|place| format!("{place:#x}")).collect();
-    let others = places.len() as u64 + more - shown.len() as u64;
-    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-    format!(
-        "scan: {}{others} have all the marks of the SSL_CTX that owns the hash of sessions at \
-         {sessions:#x}: at most one is it, and the others are copies; {when}",
-        shown.join(", ")
-    )
 }

@@ -97,9 +97,10 @@ impl Settling {
         library.changed = Instant::now();
     }
 
-    /// The processes for which a library is not settled, in the order of their pids.
-    pub(super) fn unsettled(&self, image: u32) -> Vec<UnsettledSnapshot> {
-        let processes = self.0.get(&image).into_iter().flat_map(|library| &library.processes);
+    /// The processes for which a library is not settled, in the order of their pids;
+    /// `None`: it is settled, or is not to be.
+    pub(super) fn unsettled(&self, image: u32) -> Option<Vec<UnsettledSnapshot>> {
+        let processes = self.0.get(&image)?.processes.iter();
         let reason = |standing: &Standing| match standing {
             Standing::Open => Some("it is being looked into".to_owned()),
             Standing::Known(_) => None,
@@ -110,7 +111,7 @@ impl Settling {
         };
         let mut unsettled: Vec<UnsettledSnapshot> = processes.filter_map(unsettled).collect();
         unsettled.sort_unstable_by_key(|process| process.pid);
-        unsettled
+        Some(unsettled)
     }
 
     /// A process is gone, or runs another program now.
@@ -220,9 +221,11 @@ mod tests {
         settling.looked_into_at(LIBRARY, 7, unknown(), 20 * TICK);
         assert!(!is_settled(&settling));
         let why = UnsettledSnapshot { pid: 7, reason: "swapped out".to_owned() };
-        assert_eq!(settling.unsettled(LIBRARY), [why]);
+        assert_eq!(settling.unsettled(LIBRARY), Some(vec![why]));
         settling.gone(7);
-        assert!(is_settled(&settling) && settling.unsettled(LIBRARY).is_empty());
+        assert!(is_settled(&settling));
+        assert_eq!(settling.unsettled(LIBRARY), Some(Vec::new()));
+        assert_eq!(settling.unsettled(LIBRARY + 1), None);
         assert!(
             settling.meet(
                 LIBRARY,
@@ -233,6 +236,8 @@ mod tests {
             "nothing is known of it"
         );
         settling.looked_into_at(LIBRARY, 8, unknown(), 20 * TICK);
+        assert!(settling.meet(LIBRARY, 10, &ProcessFacts::default(), None), "not even its start");
+        settling.gone(10);
         assert!(
             !settling.meet(LIBRARY, 9, &process(30, true), Some((8, 25))),
             "its children are not looked into"

@@ -55,7 +55,10 @@ impl Agent {
                 last_event: image
                     .and_then(|image| self.last_events.0.get(&image))
                     .map(|at| clock::wall_clock(*at)),
-                unsettled: image.map_or_else(Vec::new, |image| self.settling.unsettled(image)),
+                unsettled: image.and_then(|image| {
+                    let settled = self.images.is_settled(image).then(Vec::new);
+                    settled.or_else(|| self.settling.unsettled(image))
+                }),
             }
         };
         self.images.targets().into_iter().map(of_image).collect()

@@ -48,10 +48,11 @@ pub fn render(snapshot: &Snapshot, now: Timestamp) -> String {
                 let _ = writeln!(out, "    not observed: {reason}");
             }
             let _ = writeln!(out, "    pids: {}", pids(&target.processes));
-            for UnsettledSnapshot { pid, reason } in target.unsettled.iter().take(UNSETTLED) {
+            let unsettled = target.unsettled.as_deref().unwrap_or_default();
+            for UnsettledSnapshot { pid, reason } in unsettled.iter().take(UNSETTLED) {
                 let _ = writeln!(out, "    handshakes keep their probes for {pid}: {reason}");
             }
-            if let Some(more) = target.unsettled.len().checked_sub(UNSETTLED).filter(|n| *n > 0) {
+            if let Some(more) = unsettled.len().checked_sub(UNSETTLED).filter(|n| *n > 0) {
                 let _ = writeln!(out, "    handshakes keep their probes for {more} others");
             }
         }

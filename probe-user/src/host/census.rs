@@ -12,8 +12,8 @@ const LONGEST: usize = 128;
 /// How many tasks there are and which is the newest, when it was last looked at.
 ///
 /// Every task takes a number in the namespace of `/proc`, also one that has a namespace
-/// of its own. This is asked every second, for good: it is one system call, and nothing
-/// is parsed.
+/// of its own. This is asked every few seconds, for good: it is one system call, and
+/// nothing is parsed.
 #[derive(Default)]
 pub(super) struct Census {
     file: Option<File>,

@@ -185,8 +185,8 @@ impl Discovery {
     }
 
     /// Looks again at those processes whose turn it is when so much time has passed, so
-    /// that each has one within another time. What is owed to few is saved up: the first look of some costs
-    /// more than all others, since nothing of what it needs is in the caches.
+    /// that each has one within another time. What is owed to few is saved up: the first
+    /// look of some costs more than all others, since nothing that it needs is in the caches.
     #[must_use]
     pub fn round(&mut self, passed: Duration, within: Duration) -> News {
         let mut news = News::default();

@@ -83,10 +83,14 @@ impl Heap {
             let at = map.address.0..map.address.1;
             !common(&self.hidden, std::slice::from_ref(&at)).is_empty()
         };
-        let of = |map: &MemoryMap, what: &str| map.extension.map.get(what).copied();
-        let written =
-            |map| ["Anonymous", "Swap"].iter().filter_map(|what| of(map, what)).sum::<u64>();
-        Ok(maps.iter().filter(is_hidden).map(written).sum())
+        let mut bytes = 0;
+        for map in maps.iter().filter(is_hidden) {
+            for what in ["Anonymous", "Swap", "Private_Hugetlb"] {
+                let of_it = map.extension.map.get(what);
+                bytes += of_it.ok_or_else(|| io::Error::other(format!("smaps has no {what}")))?;
+            }
+        }
+        Ok(bytes)
     }
 
     /// The parts of a region that were ever written, in memory or swapped out. To
@@ -130,25 +134,19 @@ fn open(pid: u32) -> io::Result<Process> {
     Process::new(pid.cast_signed()).map_err(io::Error::other)
 }
 
-/// How names of files begin that are memory and nothing else.
-const OF_NO_FILE: [&str; 4] = ["/dev/zero", "/dev/shm/", "/memfd:", "/anon_hugepage"];
-
-/// Whether the process can have written to a mapping, and nobody else. One of a file that
-/// it cannot write to is the file's, as a rule; one of no file can have been writable.
+/// Whether the process can have written to a mapping, and nobody else: to any private one,
+/// if it was writable at some time. (Pages of a file that nobody has written to are told
+/// apart page by page.) What the kernel puts there for its own purposes, such as `[vvar]`,
+/// cannot be read.
 fn is_own(map: &MemoryMap) -> bool {
-    let of_no_file = match &map.pathname {
+    let is_memory = match &map.pathname {
         MMapPath::Anonymous | MMapPath::Heap | MMapPath::Stack | MMapPath::TStack(_) => true,
         // A name that the process gave it: `[anon:…]`.
         MMapPath::Other(name) => name.starts_with("anon:"),
-        MMapPath::Path(path) => {
-            OF_NO_FILE.iter().any(|start| path.to_string_lossy().starts_with(start))
-        }
+        path @ MMapPath::Path(_) => !is_device(path),
         _ => false,
     };
-    let writable = map.perms.contains(MMPermissions::WRITE);
-    map.perms.contains(MMPermissions::PRIVATE)
-        && (writable || of_no_file)
-        && !is_device(&map.pathname)
+    is_memory && map.perms.contains(MMPermissions::PRIVATE)
 }
 
 /// To read a device can mean something to it. `/dev/zero` is plain memory.

@@ -122,8 +122,8 @@ impl<'m> Noting<'m> {
             return 0;
         }
         let pages = heap::joined(failed.iter().map(|page| *page..page.saturating_add(PAGE)));
-        // If the process is gone, nothing is.
-        Heap::of(pid).map_or(0, |heap| {
+        // Whose they are may not be found out; if the process is gone, nobody asks.
+        Heap::of(pid).map_or(heap::bytes(&pages), |heap| {
             let all = [heap.regions(), heap.hidden()];
             all.iter().map(|regions| heap::bytes(&heap::common(regions, &pages))).sum()
         })

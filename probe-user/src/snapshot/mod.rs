@@ -274,9 +274,10 @@ pub struct TargetSnapshot {
     #[serde(serialize_with = "milliseconds_or_null")]
     pub last_event: Option<Timestamp>,
     /// The processes that may have contexts that are not known: as long as there is one,
-    /// handshakes keep the probes that would see such a context.
+    /// handshakes keep the probes that would see such a context. `null`: nobody looks for
+    /// them, and the probes stay as they are.
     #[serde(default)]
-    pub unsettled: Vec<UnsettledSnapshot>,
+    pub unsettled: Option<Vec<UnsettledSnapshot>>,
 }
 
 /// A process that may have contexts of a library that are not known.

@@ -192,7 +192,9 @@ fn what_cannot_be_read_keeps_the_probes_in_handshakes() {
     constant.ask("protect nothing");
     constant.ask("use 1");
     constant.ask("protect from-reading");
-    for context in agent.contexts_of(constant.pid()) {
+    let unread = agent.contexts_of(constant.pid());
+    assert_eq!(unread.len(), 3);
+    for context in unread {
         let stats = context["stats"].as_object().expect("an object of values");
         assert!(stats.len() == 12 && stats.values().all(Value::is_null), "{context:#}");
     }

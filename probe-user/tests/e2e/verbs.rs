@@ -170,7 +170,9 @@ fn top_finds_what_was_there_before_it() {
     oracle.ask("run tls13_tickets");
     let (pid, told) = (oracle.pid().to_string(), oracle.told());
     let mut top = Command::new(SSLSESS)
-        .args(["top", "--pid", &pid, "--interval", "200ms", "--for", "60s"])
+        .args(["top", "--pid", &pid, "--interval", "200ms", "--for", "120s"])
+        // However busy this machine is.
+        .args(["--scan-limit", "60s"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("it runs");

@@ -127,6 +127,12 @@ impl Images {
         self.settled.insert(image);
     }
 
+    /// Whether handshakes had probes of an image until all contexts were known.
+    #[must_use]
+    pub fn is_settled(&self, image: u32) -> bool {
+        self.settled.contains(&image)
+    }
+
     /// Images with probes that go as soon as all contexts are known.
     pub fn unsettled(&self) -> impl Iterator<Item = u32> {
         let attached = self.attached.values().copied();

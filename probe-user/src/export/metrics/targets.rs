@@ -40,7 +40,8 @@ impl Text {
         )?;
         let unsettled = gauge(
             "sslsess_target_unsettled",
-            "Processes that may have SSL_CTXs that are not known: handshakes keep their probes.",
+            "Processes that may have SSL_CTXs that are not known: handshakes keep their probes; \
+             absent: not looked for.",
             &LIBRARY,
         )?;
         let refused = gauge(
@@ -63,7 +64,9 @@ impl Text {
             observed += 1;
             probes.with_label_values(&labels).add(target.probes as i64);
             contexts.with_label_values(&labels).add(target.contexts.live as i64);
-            unsettled.with_label_values(&labels).add(target.unsettled.len() as i64);
+            if let Some(processes) = &target.unsettled {
+                unsettled.with_label_values(&labels).add(processes.len() as i64);
+            }
             if let Some(at) = target.last_event {
                 let last = events.with_label_values(&labels);
                 last.set(last.get().max(at.as_second()));
